@@ -1,0 +1,1 @@
+"""What everything else is made of: frozen records, table schemas and the error tree. Imports nothing of ours."""

@@ -1,0 +1,82 @@
+"""The error tree. Foreign exceptions become one of these at the seam where the foreign library lives.
+
+    FootageError                  anything this project raises on purpose; the message is one clear sentence
+    ├── InputError                the caller named something that is not there or not usable
+    ├── ModelError                a model or its weights
+    │   ├── WeightsError          files that cannot be read, or keys and shapes that do not fit
+    │   └── ShapeError            tensors or frames of the wrong shape, type or range
+    ├── ArchiveError              an archive that is missing, foreign or inconsistent
+    │   └── SpaceMismatch         vectors of two spaces would have been compared
+    ├── EngineError               the engine cannot run, or a stage has a bug
+    └── VideoError                one bad source file: data, not a reason to stop
+        ├── UnreadableFile        the bytes cannot be read (permissions, vanished, I/O)
+        ├── NotAVideo             no demuxer we allow accepts it, or it has no video stream
+        ├── UndecodableVideo      a video stream from which no intact frame comes out
+        └── TooLarge              frames beyond the size cap
+
+Only `VideoError` is ever turned into a failure row, and only by `pipeline/engine.py`; the rest stops the run.
+"""
+
+from __future__ import annotations
+
+
+class FootageError(Exception):
+    """Base of every deliberate error; the command line prints its message and nothing else."""
+
+
+class InputError(FootageError, ValueError):
+    """A path, label file or option that cannot be used as given."""
+
+
+class ModelError(FootageError, ValueError):
+    """A model that cannot be used as asked."""
+
+
+class WeightsError(ModelError):
+    """A checkpoint that cannot be read, or whose keys or shapes do not fit X-CLIP."""
+
+
+class ShapeError(ModelError):
+    """Frames, pixels or tokens whose shape, dtype or channel order is not what the model was built for."""
+
+
+class ArchiveError(FootageError):
+    """An archive that is missing, was not made by footage, or contradicts itself."""
+
+
+class SpaceMismatch(ArchiveError):
+    """Vectors of two embedding spaces would have been compared."""
+
+
+class EngineError(FootageError):
+    """The engine could not run the job, or a stage failed in a way that no bad file explains."""
+
+
+class VideoError(FootageError):
+    """One source file that cannot be indexed. `kind` is the word stored in the archive's `error_kind`."""
+
+    kind = "video"
+
+
+class UnreadableFile(VideoError):
+    """The file's bytes could not be read."""
+
+    kind = "unreadable"
+
+
+class NotAVideo(VideoError):
+    """No allowed demuxer accepts the file, or it holds no video stream."""
+
+    kind = "not_a_video"
+
+
+class UndecodableVideo(VideoError):
+    """The file has a video stream, but no intact frame comes out of it."""
+
+    kind = "undecodable"
+
+
+class TooLarge(VideoError):
+    """The frames are larger than the decoder's cap."""
+
+    kind = "too_large"
