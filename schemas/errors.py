@@ -53,15 +53,21 @@ class EngineError(FootageError):
 
 
 class VideoError(FootageError):
-    """One source file that cannot be indexed. `kind` is the word stored in the archive's `error_kind`."""
+    """One source file that cannot be indexed.
+
+    `kind` is the word stored in `error_kind`; `permanent` says that the content decided it, so that trying again is
+    useless until the file changes.
+    """
 
     kind = "video"
+    permanent = True
 
 
 class UnreadableFile(VideoError):
     """The file's bytes could not be read."""
 
     kind = "unreadable"
+    permanent = False
 
 
 class NotAVideo(VideoError):

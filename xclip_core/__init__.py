@@ -2,12 +2,19 @@
 
 `load` gives a model, `encode_video_with_context` turns frames B x T x S x S x 3 (uint8 RGB) into unit vectors and
 prompt contexts, `encode_text_raw` turns texts into vectors, and `XClip.score` gives the model's logits of the two.
+Names are imported on first use: whoever needs only `config` or `geometry` does not wait for torch.
 """
 
-from xclip_core.config import XClipConfig
-from xclip_core.encode import encode_text, encode_text_raw, encode_video, encode_video_with_context
-from xclip_core.hub import DEFAULT_MODEL, EMBEDDED, load
-from xclip_core.model import Provenance, XClip
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from xclip_core.config import DEFAULT_MODEL, XClipConfig
+    from xclip_core.encode import encode_text, encode_text_raw, encode_video, encode_video_with_context
+    from xclip_core.hub import EMBEDDED, load
+    from xclip_core.model import Provenance, XClip
 
 __all__ = [
     "DEFAULT_MODEL",
@@ -21,3 +28,18 @@ __all__ = [
     "encode_video_with_context",
     "load",
 ]
+
+_HOMES = {
+    "config": ("DEFAULT_MODEL", "XClipConfig"),
+    "encode": ("encode_text", "encode_text_raw", "encode_video", "encode_video_with_context"),
+    "hub": ("EMBEDDED", "load"),
+    "model": ("Provenance", "XClip"),
+}
+_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    """A public name, from the module it lives in."""
+    if name not in _HOME_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME_OF[name]}"), name)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, fields
 from schemas.errors import WeightsError
 
 HEAD_WIDTH = 64
+DEFAULT_MODEL = "footage-tiny"  # the embedded one, see hub.py
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

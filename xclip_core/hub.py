@@ -8,11 +8,11 @@ import torch
 
 from schemas.errors import InputError
 from xclip_core import weights
+from xclip_core.config import DEFAULT_MODEL
 from xclip_core.model import Provenance, XClip
 
 # Models that ship with the package, trained by `footage pretrain` on footage it generates.
-EMBEDDED = {"footage-tiny": Path(__file__).parent / "data" / "footage-tiny.safetensors"}
-DEFAULT_MODEL = "footage-tiny"
+EMBEDDED = {DEFAULT_MODEL: Path(__file__).parent / "data" / "footage-tiny.safetensors"}
 
 
 def locate(source: str | Path) -> Path:
@@ -42,7 +42,8 @@ def load(source: str | Path, *, device: str | torch.device = "cpu", dtype: torch
         model = XClip(config)
     own = model.state_dict()
     weights.check_fit(official, {weights.official_name(name): own[name].shape for name in own})
-    state = {name: tensor.to(dtype) for name, tensor in weights.renamed(official, weights.module_name).items()}
+    # Copied, because the readers map the file into memory: writing the file anew would change, or kill, this model.
+    state = {weights.module_name(name): tensor.to(dtype, copy=True) for name, tensor in official.items()}
     model.load_state_dict(state, strict=True, assign=True)
     model.provenance = Provenance(str(source), layout, weights.hash_weights(official))
     return model.to(device).requires_grad_(requires_grad=False).eval()

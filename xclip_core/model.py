@@ -87,9 +87,11 @@ class XClip(nn.Module):
     def score(self, video_BE: Tensor, context_BNE: Tensor, text_KE: Tensor) -> Tensor:
         """The model's own logits B x K: exp(logit_scale) * cosine of each clip with each text prompted by that clip.
 
-        `text_KE` must be raw: the prompt generator was trained on un-normalised texts. `video_BE` may be scaled.
+        `text_KE` must be raw: the prompt generator was trained on un-normalised texts. `video_BE` may be scaled, and
+        any of the three may have been stored in another dtype than the model's.
         """
         self._check_scores(video_BE, context_BNE, text_KE)
+        video_BE, context_BNE, text_KE = (x.to(self.dtype) for x in (video_BE, context_BNE, text_KE))
         unit_BE = F.normalize(video_BE, dim=-1, eps=0.0)
         step = max(1, PAIRS_PER_CHUNK // max(1, len(video_BE)))
         chunks = [self._cosines(unit_BE, context_BNE, chunk) for chunk in torch.split(text_KE, step)]

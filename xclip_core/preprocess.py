@@ -2,7 +2,7 @@
 
 The reference's single-view test pipeline (spec §1): short side to 256/224 of the model's size, bilinear on uint8
 without antialiasing, centre crop, ImageNet mean and standard deviation (not CLIP's). The indexer resizes inside the
-decoder instead and shares only `resized_shape`, `crop_offset` and `normalise` with this path.
+decoder instead and shares `geometry` and `normalise` with this path.
 """
 
 # T frames, H x W pixels, S model size, C = 3 channels, B clips
@@ -14,22 +14,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from schemas.errors import ShapeError
+from xclip_core.geometry import crop_offset, resized_shape
 
 MEAN = (123.675, 116.28, 103.53)  # ImageNet, on the 0..255 scale
 STD = (58.395, 57.12, 57.375)
-RESIZE_RATIO = 256 / 224
-
-
-def resized_shape(height: int, width: int, size: int) -> tuple[int, int]:
-    """Height and width after the resize that precedes the centre crop to `size`; aspect ratio kept."""
-    short = int(RESIZE_RATIO * size)
-    scale = short / min(height, width)
-    return int(height * scale + 0.5), int(width * scale + 0.5)
-
-
-def crop_offset(length: int, size: int) -> int:
-    """Where a centre crop of `size` starts along an axis of `length` pixels."""
-    return (length - size) // 2
 
 
 def resize_and_crop(frames_THWC: Tensor, size: int) -> Tensor:

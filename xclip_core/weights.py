@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import hashlib
 import math
-import pickle
 import re
+import zipfile
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -61,7 +61,10 @@ HF_BLOCKS = (
 # Stored (E, width) by HuggingFace and (width, E) officially. `prompts_visual_projection` is the same in both.
 HF_TRANSPOSED = ("text_projection", "visual.proj")
 # Query, key and value are packed in that order. The prompt's cross-attention is packed in neither layout.
-HF_QUERY = re.compile(r"^(?P<owner>.*\.(?:attn|message_attn))\.q_proj\.(?P<kind>weight|bias)$")
+HF_UNPACKED = re.compile(r"^(?P<owner>.*\.(?:attn|message_attn))\.[qkv]_proj\.(?P<kind>weight|bias)$")
+
+# Official files carry their training settings in a yacs node: a dictionary, and read as one, so yacs is not needed.
+SETTINGS: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [(OrderedDict, "yacs.config.CfgNode")]
 
 # Official files keep the text tower at the top level; the model keeps it in a module of its own.
 TOP_LEVEL = re.compile(r"^(visual\.|mit\.|prompts_|logit_scale$)")
@@ -74,12 +77,13 @@ def read_tensors(path: Path) -> State:
     if not path.is_file():
         raise WeightsError(f"there is no model file at {path}")
     try:
-        return load_file(path) if path.suffix == ".safetensors" else _read_torch(path)
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
+        content = load_file(path) if path.suffix == ".safetensors" else _read_torch(path)
+    except Exception as error:  # the readers fail in as many ways as a file can be broken
         raise WeightsError(
-            f"{path} cannot be read as tensors ({str(error).splitlines()[0]}); "
+            f"{path} cannot be read as tensors ({_reason(error)}); "
             "expected a .safetensors file, or a .pth or .bin of plain tensors (no code is unpickled)"
         ) from error
+    return _state_in(content, path)
 
 
 def _file_in_folder(folder: Path) -> Path:
@@ -90,16 +94,40 @@ def _file_in_folder(folder: Path) -> Path:
     return found[0]
 
 
-def _read_torch(path: Path) -> State:
-    """A .pth or .bin file: a state dict, or one under `model` as in official files."""
-    content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    state = content.get("model", content) if isinstance(content, Mapping) else None
+def _read_torch(path: Path) -> Any:
+    """What a .pth or .bin file holds; anything that is neither a tensor nor plain data is refused unread."""
+    if not zipfile.is_zipfile(path):
+        raise ValueError("it is incomplete, or torch.save of version 1.6 or later did not write it")
+    with torch.serialization.safe_globals(SETTINGS):
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+
+
+def _reason(error: Exception) -> str:
+    """What is wrong with a file. torch's own words would advise to run the code in it."""
+    code = re.search(r"GLOBAL (\S+)", str(error))
+    lines = str(error).splitlines() or [type(error).__name__]
+    return f"it asks for {code[1]}, which is no tensor" if code else lines[0]
+
+
+def _state_in(content: Any, path: Path) -> State:
+    """The state dict of a file: all it holds, or what it holds under `model` as official files do."""
+    state = content.get("model", content) if isinstance(content, Mapping) else content
     if not isinstance(state, Mapping):
-        raise WeightsError(f"{path} holds a {type(content).__name__}; expected a dictionary of tensors")
+        raise WeightsError(f"{path} holds a {type(state).__name__}; expected a dictionary of tensors")
     strangers = sorted(str(k) for k, v in state.items() if not isinstance(v, Tensor))
     if strangers:
         raise WeightsError(f"{path} holds entries that are not tensors: {_listing(strangers)}")
-    return {str(name).removeprefix("module."): tensor for name, tensor in state.items()}
+    return _renamed(state, lambda name: str(name).removeprefix("module."))
+
+
+def _renamed(state: Mapping[str, Tensor], rename: Callable[[str], str]) -> State:
+    """A state dict under other names. Raises WeightsError where two names become one."""
+    result: State = {}
+    for name, tensor in state.items():
+        if rename(name) in result:
+            raise WeightsError(f"the checkpoint holds {rename(name)} twice, once as {name}")
+        result[rename(name)] = tensor
+    return result
 
 
 def to_official(state: State) -> tuple[State, Layout]:
@@ -118,8 +146,8 @@ def to_official(state: State) -> tuple[State, Layout]:
 
 def _from_hf(state: State) -> State:
     """HuggingFace layout to official: renamed, packed and transposed."""
-    renamed = {_rename_hf(name): tensor for name, tensor in state.items() if not HF_DROPPED.search(name)}
-    packed = _pack_attention(renamed)
+    kept = {name: tensor for name, tensor in state.items() if not HF_DROPPED.search(name)}
+    packed = _pack_attention(_renamed(kept, _rename_hf))
     for name in HF_TRANSPOSED:
         if name in packed:
             packed[name] = packed[name].T.contiguous()
@@ -138,43 +166,47 @@ def _rename_hf(name: str) -> str:
 
 
 def _pack_attention(state: State) -> State:
-    """Separate query, key and value tensors joined into `in_proj_*`, wherever a query is found."""
+    """Separate query, key and value tensors joined into `in_proj_*`, wherever one of them is found."""
     packed = dict(state)
-    for name in state:
-        match = HF_QUERY.match(name)
-        if not match:
-            continue
-        owner, kind = match["owner"], match["kind"]
-        parts = [packed.pop(f"{owner}.{letter}_proj.{kind}", None) for letter in "qkv"]
-        missing = [f"{owner}.{letter}_proj.{kind}" for letter, part in zip("qkv", parts, strict=True) if part is None]
+    found = [match.group("owner", "kind") for name in state if (match := HF_UNPACKED.match(name))]
+    for owner, kind in dict.fromkeys(found):
+        names = [f"{owner}.{letter}_proj.{kind}" for letter in "qkv"]
+        missing = [name for name in names if name not in packed]
         if missing:
             raise WeightsError(f"the checkpoint lacks {_listing(missing)}")
-        packed[f"{owner}.in_proj_{kind}"] = torch.cat([part for part in parts if part is not None])
+        packed[f"{owner}.in_proj_{kind}"] = torch.cat([packed.pop(name) for name in names])
     return packed
 
 
 def infer_config(official: State) -> XClipConfig:
     """The architecture, from the shapes alone (spec §8). Raises WeightsError when a telling tensor is absent."""
-    try:
-        tokens, vision_width = official["visual.positional_embedding"].shape
-        patch_size = official["visual.conv1.weight"].shape[-1]
-        vocab_size, text_width = official["token_embedding.weight"].shape
-        return XClipConfig(
-            frames=official["mit.positional_embedding"].shape[1],
-            image_size=patch_size * _square_root(tokens - 1),
-            patch_size=patch_size,
-            embed_dim=official["text_projection"].shape[1],
-            vision_width=vision_width,
-            vision_layers=_count(official, r"^visual\.transformer\.resblocks\.(\d+)\."),
-            text_width=text_width,
-            text_layers=_count(official, r"^transformer\.resblocks\.(\d+)\."),
-            vocab_size=vocab_size,
-            context_length=official["positional_embedding"].shape[0],
-            mit_layers=_count(official, r"^mit\.resblocks\.(\d+)\."),
-            prompt_layers=_count(official, r"^prompts_generator\.decoder\.(\d+)\."),
-        )
-    except KeyError as error:
-        raise WeightsError(f"the checkpoint lacks {error}, which tells the model's size") from error
+    tokens, vision_width = _sizes(official, "visual.positional_embedding", 2)
+    patch_size = _sizes(official, "visual.conv1.weight", 4)[-1]
+    vocab_size, text_width = _sizes(official, "token_embedding.weight", 2)
+    return XClipConfig(
+        frames=_sizes(official, "mit.positional_embedding", 3)[1],
+        image_size=patch_size * _square_root(tokens - 1),
+        patch_size=patch_size,
+        embed_dim=_sizes(official, "text_projection", 2)[1],
+        vision_width=vision_width,
+        vision_layers=_count(official, r"^visual\.transformer\.resblocks\.(\d+)\."),
+        text_width=text_width,
+        text_layers=_count(official, r"^transformer\.resblocks\.(\d+)\."),
+        vocab_size=vocab_size,
+        context_length=_sizes(official, "positional_embedding", 2)[0],
+        mit_layers=_count(official, r"^mit\.resblocks\.(\d+)\."),
+        prompt_layers=_count(official, r"^prompts_generator\.decoder\.(\d+)\."),
+    )
+
+
+def _sizes(official: State, name: str, axes: int) -> torch.Size:
+    """The shape of a tensor that tells the model's size."""
+    if name not in official:
+        raise WeightsError(f"the checkpoint lacks {name}, which tells the model's size")
+    shape = official[name].shape
+    if len(shape) != axes:
+        raise WeightsError(f"{name} has shape {tuple(shape)}; expected {axes} axes, which tell the model's size")
+    return shape
 
 
 def _count(official: State, pattern: str) -> int:
@@ -214,11 +246,6 @@ def module_name(official_name: str) -> str:
 def official_name(name: str) -> str:
     """The model's own parameter name as an official key."""
     return name.removeprefix("text_encoder.")
-
-
-def renamed(state: Mapping[str, Tensor], rename: Callable[[str], str]) -> State:
-    """A state dict under other names."""
-    return {rename(name): tensor for name, tensor in state.items()}
 
 
 def hash_weights(official: State) -> str:

@@ -1,0 +1,51 @@
+"""`footage`: the commands and how they end. Heavy libraries are imported by the command that needs them.
+
+Exit codes: 0 all done, 1 error, 2 wrong usage, 3 finished but some videos failed, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from jobs import console
+from jobs.demo import demo
+from jobs.index import index
+from jobs.info import info
+from jobs.pretrain import pretrain
+from jobs.search import search
+from jobs.tag import tag
+
+app = typer.Typer(
+    name="footage",
+    help="Turns a pile of video files into an archive that can be searched and tagged by what happens in it.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+@app.callback()
+def options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error; may stand anywhere.")] = False,
+) -> None:
+    """Turns a pile of video files into an archive that can be searched and tagged by what happens in it."""
+    console.quiet_libraries(debug=debug)
+
+
+for command in (index, search, tag, info, demo, pretrain):
+    app.command()(command)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """The entry point. `--debug` is moved to the front, where the parser wants it."""
+    given = sys.argv[1:] if arguments is None else arguments
+    debug = "--debug" in given
+    moved = ["--debug"] * debug + [argument for argument in given if argument != "--debug"]
+    sys.exit(console.run(lambda: app(moved), debug=debug))
+
+
+if __name__ == "__main__":
+    main()

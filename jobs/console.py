@@ -1,0 +1,124 @@
+"""How commands speak: results on stdout, everything else on stderr, errors as one sentence."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, is_dataclass
+from typing import TYPE_CHECKING, Any
+
+from schemas.errors import FootageError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from pipeline.survey import Progress
+
+EXIT_ERROR = 1
+EXIT_SOME_FAILED = 3
+EXIT_INTERRUPTED = 130
+
+
+def messages() -> Console:
+    """The console for people: progress, notes, errors."""
+    from rich.console import Console
+
+    return Console(stderr=True, highlight=False)
+
+
+def results() -> Console:
+    """The console for tables on stdout."""
+    from rich.console import Console
+
+    return Console(highlight=False)
+
+
+def print_json(value: Any) -> None:
+    """One JSON object on stdout; dataclasses become objects."""
+    content = asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
+    sys.stdout.write(json.dumps(content, ensure_ascii=False, default=str) + "\n")
+
+
+def quiet_libraries(*, debug: bool) -> None:
+    """Only errors of libraries reach the terminal, or with `debug` their information too."""
+    level = logging.INFO if debug else logging.ERROR
+    logging.basicConfig(level=level, format="%(levelname)s %(name)s: %(message)s")
+
+
+def run(app: Callable[[], None], *, debug: bool) -> int:
+    """Runs the application; our errors become one sentence and exit code 1, an interrupt 130."""
+    try:
+        app()
+    except FootageError as error:
+        if debug:
+            traceback.print_exc()
+        messages().print(f"[bold red]error:[/] {_escaped(str(error))}", soft_wrap=True)
+        return EXIT_ERROR
+    except KeyboardInterrupt:
+        messages().print("stopped; what was committed stays, run the same command again to go on")
+        return EXIT_INTERRUPTED
+    return 0
+
+
+def _escaped(text: str) -> str:
+    """Text in which rich sees no markup: file names may look like it."""
+    from rich.markup import escape
+
+    return escape(text)
+
+
+@contextmanager
+def progress_bar(*, enabled: bool) -> Iterator[Callable[[Progress], None]]:
+    """A function that shows how far a run is: files while inspecting, then footage per second and time left."""
+    if not enabled:
+        yield lambda _: None
+        return
+    from rich.progress import BarColumn, TaskID, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    columns = (
+        TextColumn("{task.description:<8}"),
+        BarColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(),
+    )
+    with Bar(*columns, console=messages(), transient=True) as bar:
+        tasks: dict[str, TaskID] = {}
+
+        def show(progress: Progress) -> None:
+            task = tasks.get(progress.phase)
+            if task is None:
+                task = tasks[progress.phase] = bar.add_task(progress.phase, total=progress.total, rate="")
+            bar.update(task, completed=progress.done, rate=_rate(progress, bar.tasks[task].elapsed or 0.0))
+
+        yield show
+
+
+def _rate(progress: Progress, elapsed_s: float) -> str:
+    """How far and how fast, in words."""
+    if progress.phase == "inspect":
+        return f"{progress.done:.0f} of {progress.total:.0f} files"
+    speed = f", {progress.done / elapsed_s:.0f} s/s" if elapsed_s > 1 else ""
+    return f"{progress.done:.0f} of {progress.total:.0f} s of footage{speed}"
+
+
+def length(seconds: float) -> str:
+    """A length of time for people: 42 s, 3 min 20 s, 1 h 05 min."""
+    if seconds < 60:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    minutes, rest_s = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest_s:02} s"
+
+
+def size(size_bytes: float) -> str:
+    """Bytes for people, in powers of 1000."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if size_bytes < 1000:
+            return f"{size_bytes:.0f} {unit}" if unit == "B" else f"{size_bytes:.1f} {unit}"
+        size_bytes /= 1000
+    return f"{size_bytes:.1f} TB"

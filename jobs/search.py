@@ -1,0 +1,62 @@
+"""`footage search`: from a text to moments."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from jobs import console
+
+if TYPE_CHECKING:
+    from pipeline.search import Answer
+
+
+def search(
+    archive: Annotated[Path, typer.Argument(help="The archive's folder.")],
+    text: Annotated[str, typer.Argument(help="What to look for, in words.")],
+    top: Annotated[int, typer.Option(help="How many hits.")] = 10,
+    no_rerank: Annotated[bool, typer.Option("--no-rerank", help="Rank by the plain text vector alone.")] = False,
+    html: Annotated[Path | None, typer.Option(help="Also write a contact sheet, one self-contained page.")] = None,
+    model: Annotated[str | None, typer.Option(help="Where the model is now, if it was moved.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Find the moments that fit a text best."""
+    from pipeline import contact_sheet, serving
+    from pipeline import search as searching
+
+    answer = searching.search(serving.open_space(archive, model), text, top=top, rerank=not no_rerank)
+    if html is not None:
+        contact_sheet.write(answer, archive, html)
+    if as_json:
+        hits = [asdict(hit) for hit in answer.hits]
+        console.print_json({"text": text, "searched": answer.searched, "reranked": answer.reranked, "hits": hits})
+        return
+    _print(answer)
+    if html is not None:
+        console.messages().print(f"contact sheet: {html.absolute()}", soft_wrap=True, markup=False)
+
+
+def _print(answer: Answer) -> None:
+    """Hits as a table."""
+    from rich.table import Table
+    from rich.text import Text
+
+    from pipeline.contact_sheet import timecode
+
+    table = Table(caption=f"{len(answer.hits)} of {answer.searched} clips in {answer.took_s:.2f} s")
+    for name in ("rank", "score", "cosine", "from", "to"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("video", overflow="fold")
+    for hit in answer.hits:
+        numbers = (
+            str(hit.rank),
+            f"{hit.score:.2f}",
+            f"{hit.recall_score:.3f}",
+            timecode(hit.start_s),
+            timecode(hit.end_s),
+        )
+        table.add_row(*numbers, Text(hit.uri))
+    console.results().print(table)

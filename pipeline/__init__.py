@@ -1,0 +1,1 @@
+"""From files to answers: plain functions on plain values, and thin shells round decoding, storage and the engine."""

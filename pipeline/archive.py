@@ -1,0 +1,290 @@
+"""The archive: four Delta tables in a folder. The only place that knows Delta Lake.
+
+Workers write Parquet parts of clips; the driver commits them. Nothing is visible until it is committed, and a video
+only as a whole revision: its clips first, its row in `videos` last. A crash between the two leaves rows nobody sees.
+"""
+
+# N clips, E joint dimension
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+import uuid
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from deltalake import DeltaTable, write_deltalake
+from deltalake.exceptions import DeltaError, TableNotFoundError
+from deltalake.transaction import AddAction, RemoveAction
+
+from pipeline import plan
+from schemas import tables
+from schemas.errors import ArchiveError
+from schemas.records import EmbeddedUnit, Part, UnitOutcome, VideoRow
+
+# The part of the Parquet columns that compresses by splitting floats into byte planes (902 bytes per 512-d vector).
+SPLIT_COLUMNS = ["embedding.list.element"]
+SHOWN = ("ok", "partial")
+
+
+class Archive:
+    """An archive on disk. Methods read the latest committed state unless they say otherwise."""
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder).absolute()
+
+    @classmethod
+    def create(cls, folder: str | Path) -> Archive:
+        """The archive at `folder`, made if it is not there. Refuses a folder that holds something else."""
+        archive = cls(folder)
+        if archive.exists():
+            return archive
+        if archive.folder.exists() and (not archive.folder.is_dir() or any(archive.folder.iterdir())):
+            raise ArchiveError(f"{archive.folder} is not an archive and not an empty folder; name another place")
+        # `videos` comes last: with it the archive exists, so a crash in here leaves something that is made again.
+        for name in sorted(tables.TABLES, key=lambda name: name == "videos"):
+            archive._create_table(name)
+        return archive
+
+    @classmethod
+    def open(cls, folder: str | Path) -> Archive:
+        """The archive at `folder`. Raises ArchiveError when there is none."""
+        archive = cls(folder)
+        if not archive.exists():
+            raise ArchiveError(f"there is no archive at {archive.folder}; make one with: footage index VIDEOS ARCHIVE")
+        return archive
+
+    def exists(self) -> bool:
+        """Whether all tables are there."""
+        return DeltaTable.is_deltatable(self._path("videos"))
+
+    def _path(self, name: str) -> str:
+        return str(self.folder / name)
+
+    def _create_table(self, name: str) -> None:
+        DeltaTable.create(
+            self._path(name),
+            schema=tables.TABLES[name],
+            partition_by=tables.PARTITIONS.get(name),
+            mode="ignore",
+            description=f"footage archive, schema version {tables.SCHEMA_VERSION}",
+        )
+
+    def _table(self, name: str) -> DeltaTable:
+        try:
+            return DeltaTable(self._path(name))
+        except (TableNotFoundError, DeltaError) as error:
+            raise ArchiveError(f"the table {name!r} of {self.folder} cannot be read: {error}") from error
+
+    def _read(self, name: str, columns: list[str] | None = None, **equal: str) -> pa.Table:
+        """Rows of a table where each column in `equal` has that value."""
+        condition = None
+        for column, value in equal.items():
+            term = pc.field(column) == value
+            condition = term if condition is None else condition & term
+        return self._table(name).to_pyarrow_dataset().to_table(columns=columns, filter=condition)
+
+    def version(self, name: str) -> int:
+        """The number of the table's last commit."""
+        return int(self._table(name).version())
+
+    # --- videos
+
+    def current_videos(self, space: str) -> pa.Table:
+        """The current row of every video ever seen in a space, in uri order; columns as in `tables.VIDEOS`."""
+        rows = self._read("videos", space=space)
+        order = [("video_id", "ascending"), ("revision", "descending"), ("indexed_at", "descending")]
+        rows = rows.sort_by(order)
+        ids = rows["video_id"].to_numpy(zero_copy_only=False)
+        first = np.concatenate([[True], ids[1:] != ids[:-1]]) if len(ids) else np.zeros(0, bool)
+        return rows.filter(pa.array(first)).sort_by("uri")
+
+    def known_videos(self, space: str) -> dict[str, VideoRow]:
+        """The current rows by uri."""
+        return {row["uri"]: VideoRow(**row) for row in self.current_videos(space).to_pylist()}
+
+    def uris(self, space: str) -> dict[str, str]:
+        """Where each current video of a space is, by video_id."""
+        rows = self.current_videos(space)
+        return dict(zip(rows["video_id"].to_pylist(), rows["uri"].to_pylist(), strict=True))
+
+    def commit_videos(self, rows: Iterable[VideoRow]) -> None:
+        """Makes revisions visible, failed or gone, in one transaction."""
+        found = [asdict(row) for row in rows]
+        if found:
+            write_deltalake(self._path("videos"), pa.Table.from_pylist(found, schema=tables.VIDEOS), mode="append")
+
+    # --- clips
+
+    def commit_parts(self, parts: Iterable[Part]) -> None:
+        """Adds written parts to the clips table in one transaction."""
+        now_ms = int(time.time() * 1000)
+        actions: list[AddAction | RemoveAction] = [
+            AddAction(
+                part.path,
+                part.size_bytes,
+                {"space": part.space},
+                now_ms,
+                data_change=True,
+                stats=json.dumps({"numRecords": part.row_count}),
+            )
+            for part in parts
+        ]
+        if actions:
+            self._table("clips").create_write_transaction(actions, "append", tables.CLIPS, tables.PARTITIONS["clips"])
+
+    def visible_clips(self, space: str, columns: list[str]) -> pa.Table:
+        """Committed clips of the current revisions in a space, in clip_id order, with the columns asked for."""
+        videos = self.current_videos(space)
+        videos = videos.filter(pc.is_in(videos["status"], pa.array(SHOWN)))
+        needed = list(dict.fromkeys([*columns, "clip_id", "video_id", "revision"]))
+        clips = self._read("clips", needed, space=space)
+        return clips.filter(pc.is_in(_revision_key(clips), _revision_key(videos))).sort_by("clip_id").select(columns)
+
+    def clips_by_id(self, space: str, clip_ids: list[str], columns: list[str]) -> dict[str, dict[str, Any]]:
+        """Rows of the named clips, by clip_id."""
+        wanted = pc.is_in(pc.field("clip_id"), pa.array(clip_ids, pa.string())) & (pc.field("space") == space)
+        dataset = self._table("clips").to_pyarrow_dataset()
+        rows = dataset.to_table(columns=list(dict.fromkeys([*columns, "clip_id"])), filter=wanted).to_pylist()
+        return {row["clip_id"]: row for row in rows}
+
+    def pending_units(self, space: str) -> tuple[dict[str, UnitOutcome], dict[str, int]]:
+        """Units that are committed although no video row shows them, and the highest such revision by video_id."""
+        columns = ["unit_id", "video_id", "revision", "intact_samples"]
+        clips = self._read("clips", columns, space=space)
+        videos = self._read("videos", ["video_id", "revision"], space=space)
+        hidden = clips.filter(pc.invert(pc.is_in(_revision_key(clips), _revision_key(videos))))
+        outcomes: dict[str, UnitOutcome] = {}
+        revisions: dict[str, int] = {}
+        for (unit_id, video_id, revision), rows in _grouped(hidden):
+            intact = sum(row["intact_samples"] for row in rows)
+            outcomes[unit_id] = UnitOutcome(unit_id, video_id, len(rows), intact)
+            revisions[video_id] = max(revision, revisions.get(video_id, 0))
+        return outcomes, revisions
+
+    # --- tags and runs
+
+    def replace_tags(self, rows: list[dict[str, Any]], space: str, label_set: str) -> None:
+        """Puts these rows in place of all tags that the label set has in the space, in one transaction."""
+        write_deltalake(
+            self._path("tags"),
+            pa.Table.from_pylist(rows, schema=tables.TAGS),
+            mode="overwrite",
+            predicate=f"space = '{space}' AND label_set = '{label_set}'",
+        )
+
+    def tags(self, space: str) -> pa.Table:
+        """All tags of a space."""
+        return self._read("tags", space=space)
+
+    def log_run(self, row: Mapping[str, Any]) -> None:
+        """Adds one row to the runs table."""
+        write_deltalake(self._path("runs"), pa.Table.from_pylist([dict(row)], schema=tables.RUNS), mode="append")
+
+    def runs(self) -> list[dict[str, Any]]:
+        """All rows of the runs table, oldest first, JSON columns parsed."""
+        rows: list[dict[str, Any]] = self._read("runs").sort_by([("at", "ascending")]).to_pylist()
+        for row in rows:
+            for column in ("settings", "versions", "report"):
+                row[column] = json.loads(row[column]) if row[column] else None
+        return rows
+
+    # --- folders
+
+    def index_folder(self, space: str) -> Path:
+        """Where the FAISS indexes of a space live."""
+        return self.folder / "indexes" / space
+
+    def scratch(self, run_id: str) -> Path:
+        """A private folder for one run, inside the archive so that every worker of a cluster sees it."""
+        folder = self.folder / "_scratch" / run_id
+        folder.mkdir(parents=True, mode=0o700)
+        return folder
+
+    def drop_scratch(self, run_id: str) -> None:
+        """Removes a run's private folder, and the folder of those once it is empty."""
+        shutil.rmtree(self.folder / "_scratch" / run_id, ignore_errors=True)
+        if not any((self.folder / "_scratch").iterdir()):
+            (self.folder / "_scratch").rmdir()
+
+    def size_bytes(self) -> dict[str, int]:
+        """Bytes on disk by top-level folder."""
+        return {
+            folder.name: sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+            for folder in sorted(self.folder.iterdir())
+            if folder.is_dir()
+        }
+
+
+def _revision_key(rows: pa.Table) -> pa.ChunkedArray:
+    """One text per row that is equal for equal (video_id, revision)."""
+    return pc.binary_join_element_wise(rows["video_id"], pc.cast(rows["revision"], pa.string()), ":")
+
+
+def _grouped(rows: pa.Table) -> Iterable[tuple[tuple[str, str, int], list[dict[str, Any]]]]:
+    """Rows by (unit_id, video_id, revision)."""
+    groups: dict[tuple[str, str, int], list[dict[str, Any]]] = {}
+    for row in rows.to_pylist():
+        groups.setdefault((row["unit_id"], row["video_id"], row["revision"]), []).append(row)
+    return groups.items()
+
+
+def _clip_table(units: list[EmbeddedUnit]) -> pa.Table:
+    """The clips of units of one space as rows of the clips table, without its partition column."""
+    rows = [
+        {
+            "clip_id": plan.clip_id(unit.unit, window.start_s),
+            "unit_id": unit.unit.unit_id,
+            "video_id": unit.unit.video_id,
+            "revision": unit.unit.revision,
+            "start_s": window.start_s,
+            "end_s": window.end_s,
+            "frame_times_s": list(window.frame_times_s),
+            "intact_samples": intact,
+            "embedding": vector_E,
+            "context": context,
+            "thumbnail": thumbnail,
+        }
+        for unit in units
+        for window, vector_E, context, thumbnail, intact in zip(
+            unit.windows, unit.embedding_NE, unit.contexts, unit.thumbnails, unit.intact_samples, strict=True
+        )
+    ]
+    schema = pa.schema([field for field in tables.CLIPS if field.name != "space"])
+    return pa.Table.from_pylist(rows, schema=schema)
+
+
+def write_part(units: list[EmbeddedUnit], folder: str | Path) -> list[Part]:
+    """Writes the clips of units (all of one space) as one Parquet file in the archive at `folder`; commits nothing."""
+    space = units[0].unit.space
+    path = f"space={space}/part-{uuid.uuid4().hex}.parquet"
+    file = Path(folder, "clips", path)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    table = _clip_table(units)
+    pq.write_table(
+        table,
+        file,
+        compression="zstd",
+        use_dictionary=["unit_id", "video_id"],
+        column_encoding=dict.fromkeys(SPLIT_COLUMNS, "BYTE_STREAM_SPLIT"),
+    )
+    outcomes = tuple(
+        UnitOutcome(
+            unit.unit.unit_id,
+            unit.unit.video_id,
+            len(unit.windows),
+            sum(unit.intact_samples),
+            unit.decode_s,
+            unit.embed_s,
+        )
+        for unit in units
+    )
+    return [Part(path, file.stat().st_size, table.num_rows, space, outcomes)]

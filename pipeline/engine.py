@@ -1,0 +1,217 @@
+"""Two ways to run the same stages: a plain loop, and Ray Data. The only place that knows Ray.
+
+A stage maps a batch of records to records. A bad file (`VideoError`) becomes a `Failed` record here and nowhere else;
+any other exception is a bug and stops the run. On Ray, decoding runs in tasks that are isolated, bounded by a deadline
+and recycled; what their death took along is missing from the output, and the caller counts. The loop has no such
+walls: it is for tests, debugging and small jobs.
+
+The shape (read_parquet leaf, one record per block, bounded retries, errored blocks tolerated) was measured: with the
+defaults a crashing worker is restarted for ever, and one bad record takes its block along.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import logging
+import os
+import pickle
+import traceback
+import uuid
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.settings import EngineName
+from schemas.errors import EngineError, VideoError
+from schemas.records import Failed
+
+# Tasks: one retry, since a crash may have been the neighbour's fault; a fresh process after 200, since decoders leak.
+TASK_OPTIONS = {"max_retries": 1, "max_calls": 200}
+ACTOR_OPTIONS = {"max_restarts": -1, "max_task_retries": 1}
+# Set unless the user has: Ray's notes on its own internals would go to the user's terminal, some of them to stdout.
+RAY_ENVIRONMENT = {"RAY_BACKEND_LOG_LEVEL": "fatal", "RAY_worker_maximum_startup_concurrency": "8"}
+# With fewer logical CPUs the streaming executor can starve without a word.
+MIN_LOGICAL_CPUS = 4
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Stage:
+    """A step of work and what it needs. `work` must pickle small: settings travel, state wakes up in the worker."""
+
+    name: str
+    work: Callable[[list[Any]], list[Any]]
+    batch_size: int = 1  # records per call; only stages of 1 may raise VideoError
+    resident: bool = False  # keep one worker and its state instead of short tasks
+    num_cpus: float = 1.0
+    num_gpus: float = 0.0
+    deadline_s: Callable[[Any], float] | None = None  # per record; enforced on Ray only
+
+
+def run(stages: list[Stage], records: Iterable[Any], *, engine: EngineName, scratch: Path) -> Iterator[Any]:
+    """Results of the last stage, and `Failed` records of any, as they come and in no particular order.
+
+    `scratch` is an empty folder that all workers can reach. Raises what a buggy stage raised (as EngineError on Ray).
+    """
+    return ENGINES[engine](stages, records, scratch)
+
+
+def attempt(stage: Stage, records: list[Any]) -> list[Any]:
+    """One call of a stage: failures of earlier stages pass through, a bad file becomes one."""
+    failed = [record for record in records if isinstance(record, Failed)]
+    sound = [record for record in records if not isinstance(record, Failed)]
+    if not sound:
+        return failed
+    try:
+        return failed + stage.work(sound)
+    except VideoError as error:
+        if len(sound) > 1:
+            raise EngineError(f"stage {stage.name} raised {error!r} for a batch; only one record may fail") from error
+        return [*failed, Failed(sound[0], error.kind, str(error), stage.name, permanent=error.permanent)]
+
+
+# --- the plain loop
+
+
+def _run_local(stages: list[Stage], records: Iterable[Any], _scratch: Path) -> Iterator[Any]:
+    """Every stage in this process, lazily, one batch after the other."""
+    for stage in stages:
+        records = _apply(stage, records)
+    return iter(records)
+
+
+def _apply(stage: Stage, records: Iterable[Any]) -> Iterator[Any]:
+    """One stage over a stream of records."""
+    source = iter(records)
+    while batch := list(islice(source, stage.batch_size)):
+        yield from attempt(stage, batch)
+
+
+# --- Ray Data
+
+
+def _run_ray(stages: list[Stage], records: Iterable[Any], scratch: Path) -> Iterator[Any]:
+    """The same on Ray Data. Records cross between processes as pickles in a binary column."""
+    plan = scratch / f"plan-{uuid.uuid4().hex}.parquet"
+    pq.write_table(pa.table({"record": pa.array(list(map(_dump, records)), pa.large_binary())}), plan)
+    dataset = _dataset(stages, plan, scratch)
+    for batch in dataset.iter_batches(batch_size=1, batch_format="pyarrow", prefetch_batches=0):
+        _raise_bugs(scratch)
+        yield from (_load(blob.as_py()) for blob in batch["record"])
+    _raise_bugs(scratch)
+
+
+def _dataset(stages: list[Stage], plan: Path, scratch: Path) -> Any:
+    """The lazy dataset that reads the plan and runs the stages, one record per block."""
+    for name, value in RAY_ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    import ray
+
+    with warnings.catch_warnings():
+        # Retry limits have no named parameters in Ray 2.60, and the unnamed way is deprecated.
+        warnings.simplefilter("ignore")
+        _start(ray)
+        dataset = ray.data.read_parquet(str(plan)).repartition(target_num_rows_per_block=1)
+        for stage in stages:
+            dataset = _add(ray, dataset, stage, scratch)
+    return dataset
+
+
+def _start(ray: Any) -> None:
+    """Joins the cluster that RAY_ADDRESS names, or starts one on this machine; sets the rules that keep a run alive."""
+    if not ray.is_initialized():
+        cpus = None if os.environ.get("RAY_ADDRESS") else max(MIN_LOGICAL_CPUS, os.cpu_count() or 1)
+        with _no_stderr():  # one line about the log level just set; failures to start are exceptions
+            ray.init(num_cpus=cpus, logging_level="ERROR", log_to_driver=False, include_dashboard=False)
+    context = ray.data.DataContext.get_current()
+    context.max_errored_blocks = -1
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
+
+
+@contextmanager
+def _no_stderr() -> Iterator[None]:
+    """Drops what native code writes to the terminal."""
+    kept, sink = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(sink, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(sink)
+
+
+def _add(ray: Any, dataset: Any, stage: Stage, scratch: Path) -> Any:
+    """The dataset with one more stage."""
+    common = {"batch_size": stage.batch_size, "num_cpus": stage.num_cpus, "zero_copy_batch": True}
+    if stage.num_gpus:
+        common["num_gpus"] = stage.num_gpus
+    if not stage.resident:
+        return dataset.map_batches(partial(_call, stage, scratch), **common, **TASK_OPTIONS)
+    pool = ray.data.ActorPoolStrategy(size=1)
+    return dataset.map_batches(_Resident, fn_constructor_args=(stage, scratch), compute=pool, **common, **ACTOR_OPTIONS)
+
+
+class _Resident:
+    """A worker that stays: it keeps its stage, and with it whatever the stage loaded."""
+
+    def __init__(self, stage: Stage, scratch: Path) -> None:
+        self.stage, self.scratch = stage, scratch
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Batches of pickled records to the same."""
+        return _call(self.stage, self.scratch, batch)
+
+
+def _call(stage: Stage, scratch: Path, batch: dict[str, Any]) -> dict[str, Any]:
+    """Runs a stage on a batch inside a Ray worker. A bug is written down before it is raised: Ray drops it."""
+    records = [_load(blob) for blob in batch["record"]]
+    try:
+        with _deadline(stage, records):
+            done = attempt(stage, records)
+    except Exception:
+        (scratch / f"bug-{uuid.uuid4().hex}.txt").write_text(traceback.format_exc())
+        raise
+    return {"record": np.array([*map(_dump, done), None], dtype=object)[:-1]}
+
+
+@contextmanager
+def _deadline(stage: Stage, records: list[Any]) -> Iterator[None]:
+    """Ends this process when the work takes too long, even inside C code that never lets Python run."""
+    sound = [record for record in records if not isinstance(record, Failed)]
+    if stage.deadline_s is None or not sound:
+        yield
+        return
+    faulthandler.dump_traceback_later(sum(map(stage.deadline_s, sound)), exit=True)
+    try:
+        yield
+    finally:
+        faulthandler.cancel_dump_traceback_later()
+
+
+def _raise_bugs(scratch: Path) -> None:
+    """Raises the first bug that a worker wrote down."""
+    for file in scratch.glob("bug-*.txt"):
+        text = file.read_text()
+        raise EngineError(f"a worker failed in a way no bad file explains: {text.strip().splitlines()[-1]}\n{text}")
+
+
+def _dump(record: Any) -> bytes:
+    return pickle.dumps(record, protocol=pickle.HIGHEST_PROTOCOL)
+
+
+def _load(blob: bytes) -> Any:
+    return pickle.loads(blob)  # noqa: S301  # our own records, from a folder only this run can write
+
+
+ENGINES: dict[str, Callable[[list[Stage], Iterable[Any], Path], Iterator[Any]]] = {"local": _run_local, "ray": _run_ray}

@@ -1,0 +1,163 @@
+"""What is to be done: inventory against archive, decided purely. Resuming is nothing but planning again.
+
+Size and time decide whether a file must be read again; the fingerprint of its content decides whether it changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import xxhash
+
+from schemas.records import Failed, HashedFile, InspectedVideo, SourceFile, Unit, UnitOutcome, VideoRow
+
+CLIPS_PER_UNIT = 64
+MAX_ATTEMPTS = 3  # runs that try a file which kills its worker; then it is left alone until its content changes
+
+# Deadlines catch hangs, not slowness: several times what one slow core needs for a frame of HEVC.
+DEADLINE_BASE_S = 60.0
+DEADLINE_PER_PACKET_S = 0.02
+DEADLINE_PER_MEGAPIXEL_S = 0.1
+READ_BYTES_PER_S = 2e6  # slower than any disk or network worth indexing from
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """Files against archive, before any file is read."""
+
+    to_read: tuple[SourceFile, ...]
+    unchanged: int
+    gone: tuple[VideoRow, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class VideoPlan:
+    """One video to index: its identity, its units, and which of them an interrupted run has already committed."""
+
+    video: InspectedVideo
+    video_id: str
+    revision: int
+    attempts: int
+    units: tuple[Unit, ...]
+    done: tuple[UnitOutcome, ...]
+
+    @property
+    def todo(self) -> tuple[Unit, ...]:
+        """The units that are not committed yet."""
+        done = {outcome.unit_id for outcome in self.done}
+        return tuple(unit for unit in self.units if unit.unit_id not in done)
+
+
+def difference(files: Iterable[SourceFile], known: Mapping[str, VideoRow], root: str | None) -> Difference:
+    """Which files must be read, how many need not be, and which known videos below `root` are gone."""
+    files = tuple(files)
+    to_read = tuple(file for file in files if not _is_settled(file, known.get(file.uri)))
+    present = {file.uri for file in files}
+    gone = tuple(
+        video
+        for video in known.values()
+        if root is not None and video.uri not in present and video.status != "gone" and _is_below(video.uri, root)
+    )
+    return Difference(to_read, len(files) - len(to_read), gone)
+
+
+def _is_below(uri: str, root: str) -> bool:
+    """Whether a uri lies in the folder `root`."""
+    return uri.startswith(root.rstrip("/") + "/")
+
+
+def _is_settled(file: SourceFile, known: VideoRow | None) -> bool:
+    """Whether the archive already says all there is to say about a file."""
+    if known is None or known.status == "gone" or is_unsettled(known):
+        return False
+    return (known.size_bytes, known.mtime_s) == (file.size_bytes, file.mtime_s)
+
+
+def is_unsettled(known: VideoRow) -> bool:
+    """Whether a failure may go away by itself (a crash, a lost disk) and has not been tried too often."""
+    return known.status in ("failed", "partial") and not known.permanent and known.attempts < MAX_ATTEMPTS
+
+
+def is_same_content(source: HashedFile, known: VideoRow | None) -> bool:
+    """Whether a file that was read turns out to hold what the archive already has."""
+    return (
+        known is not None
+        and known.status != "gone"
+        and known.fingerprint == source.fingerprint
+        and not is_unsettled(known)
+    )
+
+
+def new_video_id(source: HashedFile) -> str:
+    """Sixteen hex digits from where a video was first seen and what it held."""
+    return _digest(source.file.uri, source.fingerprint)
+
+
+def plan_video(
+    video: InspectedVideo, known: VideoRow | None, pending: Mapping[str, UnitOutcome], pending_revision: int, space: str
+) -> VideoPlan:
+    """The units of a new or changed video.
+
+    `pending` are committed units of an interrupted run whose video row was never written, by unit id, and
+    `pending_revision` the highest revision among this video's. They are taken over if the content is still the same;
+    if it is not, the next revision is used, so that clips of two contents never meet.
+    """
+    video_id = known.video_id if known else new_video_id(video.source)
+    base = known.revision + 1 if known else 1
+    revision = max(base, pending_revision)
+    units = _units(video, video_id, revision, space)
+    done = tuple(pending[unit.unit_id] for unit in units if unit.unit_id in pending)
+    if pending_revision >= base and not done:
+        revision = pending_revision + 1
+        units = _units(video, video_id, revision, space)
+    same = known is not None and known.fingerprint == video.source.fingerprint
+    return VideoPlan(video, video_id, revision, known.attempts + 1 if known and same else 1, units, done)
+
+
+def _units(video: InspectedVideo, video_id: str, revision: int, space: str) -> tuple[Unit, ...]:
+    """A video's windows in segments of at most CLIPS_PER_UNIT."""
+    starts = range(0, len(video.windows), CLIPS_PER_UNIT)
+    return tuple(
+        Unit(
+            unit_id=_digest(video_id, revision, space, video.source.fingerprint, segment),
+            video_id=video_id,
+            revision=revision,
+            space=space,
+            uri=video.source.file.uri,
+            windows=video.windows[start : start + CLIPS_PER_UNIT],
+            deadline_s=_decode_deadline_s(video),
+        )
+        for segment, start in enumerate(starts)
+    )
+
+
+def _decode_deadline_s(video: InspectedVideo) -> float:
+    """Longest time decoding may take: a unit may have to decode the whole file when seeking fails."""
+    megapixels = video.profile.width * video.profile.height / 1e6
+    per_packet_s = DEADLINE_PER_PACKET_S + DEADLINE_PER_MEGAPIXEL_S * megapixels
+    return DEADLINE_BASE_S + video.profile.packet_count * per_packet_s
+
+
+def inspect_deadline_s(file: SourceFile) -> float:
+    """Longest time that reading and probing a file may take."""
+    return DEADLINE_BASE_S + file.size_bytes / READ_BYTES_PER_S
+
+
+def clip_id(unit: Unit, start_s: float) -> str:
+    """Sixteen hex digits that name a clip for ever; FAISS uses the same 64 bits."""
+    return _digest(unit.video_id, unit.revision, unit.space, f"{start_s:.6f}")
+
+
+def _digest(*parts: Any) -> str:
+    """Sixteen hex digits over the parts."""
+    return xxhash.xxh3_64_hexdigest("\x1f".join(map(str, parts)).encode())
+
+
+def source_of(failed: Failed) -> HashedFile:
+    """The file a failure is about; its fingerprint is empty if the file was never read to the end."""
+    record = failed.record
+    if isinstance(record, SourceFile):
+        return HashedFile(record, "")
+    return record.source if isinstance(record, InspectedVideo) else record

@@ -1,0 +1,114 @@
+"""Rows of the `videos` table: what one run found out about one file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+
+from pipeline import plan
+from pipeline.plan import VideoPlan
+from pipeline.survey import Job
+from schemas.records import Failed, HashedFile, UnitOutcome, VideoProfile, VideoRow
+
+INTACT_FRACTION = 0.999
+UNKNOWN_PROFILE = VideoProfile(0.0, 0, 0, 0.0, "", 0, 0)
+
+
+def indexed(job: Job, item: VideoPlan, outcomes: Sequence[UnitOutcome], failures: Sequence[Failed]) -> VideoRow:
+    """The row of a video whose units are all accounted for: ok, partial or failed."""
+    clip_count = sum(outcome.clip_count for outcome in outcomes)
+    samples = sum(len(window.frame_times_s) for window in item.video.windows)
+    fraction = sum(outcome.intact_samples for outcome in outcomes) / samples if samples else 0.0
+    row = _row(job, item.video.source, item.video_id, item.revision, item.video.profile)
+    row = replace(row, clip_count=clip_count, decoded_fraction=fraction, attempts=item.attempts)
+    if clip_count == len(item.video.windows) and fraction >= INTACT_FRACTION:
+        return row
+    first = next(iter(failures), None)
+    missing = f"{1 - fraction:.0%} of the wanted frames are missing or damaged"
+    return replace(
+        row,
+        status="partial" if clip_count else "failed",
+        error_kind=first.kind if first else "damaged",
+        error=first.error if first else missing,
+        stage=first.stage if first else "decode",
+        permanent=all(failed.permanent for failed in failures),
+    )
+
+
+def _row(job: Job, source: HashedFile, video_id: str, revision: int, profile: VideoProfile) -> VideoRow:
+    """A row for a sound video with no clips yet; the others are made from it."""
+    return VideoRow(
+        video_id=video_id,
+        uri=source.file.uri,
+        size_bytes=source.file.size_bytes,
+        mtime_s=source.file.mtime_s,
+        fingerprint=source.fingerprint,
+        revision=revision,
+        space=job.space.id,
+        duration_s=profile.duration_s,
+        width=profile.width,
+        height=profile.height,
+        rate_hz=profile.rate_hz,
+        codec=profile.codec,
+        rotation=profile.rotation,
+        clip_count=0,
+        decoded_fraction=0.0,
+        status="ok",
+        error_kind=None,
+        error=None,
+        stage=None,
+        permanent=False,
+        attempts=1,
+        run_id=job.run_id,
+        indexed_at=datetime.now(UTC),
+    )
+
+
+def unreadable(job: Job, failed: Failed) -> VideoRow | None:
+    """The row of a file that has no packets to index.
+
+    None when a good revision is there and the failure may pass (a lost disk): what was indexed stays visible.
+    """
+    source = plan.source_of(failed)
+    known = job.known.get(source.file.uri)
+    if known is not None and known.status in ("ok", "partial") and not failed.permanent:
+        return None
+    video_id = known.video_id if known else plan.new_video_id(source)
+    row = _row(job, source, video_id, known.revision + 1 if known else 1, UNKNOWN_PROFILE)
+    same = known is not None and known.fingerprint == source.fingerprint
+    return replace(
+        row,
+        status="failed",
+        error_kind=failed.kind,
+        error=failed.error,
+        stage=failed.stage,
+        permanent=failed.permanent,
+        attempts=known.attempts + 1 if known and same else 1,
+    )
+
+
+def touched(job: Job, source: HashedFile) -> VideoRow:
+    """The current row with the file's new size and time, so that it need not be read again."""
+    return replace(
+        job.known[source.file.uri],
+        size_bytes=source.file.size_bytes,
+        mtime_s=source.file.mtime_s,
+        indexed_at=datetime.now(UTC),
+    )
+
+
+def gone(job: Job, video: VideoRow) -> VideoRow:
+    """The row that retires a vanished video."""
+    return replace(
+        video,
+        revision=video.revision + 1,
+        clip_count=0,
+        decoded_fraction=0.0,
+        status="gone",
+        error_kind=None,
+        error=None,
+        stage=None,
+        run_id=job.run_id,
+        indexed_at=datetime.now(UTC),
+    )

@@ -1,0 +1,78 @@
+"""Which moments of a video become clips and which frames become samples: arithmetic on time stamps, no video needed.
+
+X-CLIP samples sparsely: T frames at the centres of T equal parts (spec §1). The reference does it by frame number
+over a file; here it is by time over a window, which is the same for constant frame rates and right for variable ones.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.settings import Sampling
+from schemas.records import Window
+
+Times = NDArray[np.float64]  # (n,) seconds, ascending
+
+# A last piece shorter than this part of a window joins the window before it.
+SHORTEST_PIECE = 0.5
+# Frames whose times differ by less are one frame: time stamps are exact to the tick, floats to 1e-12 or so.
+SAME_TIME_S = 1e-6
+
+
+def spans(start_s: float, end_s: float, sampling: Sampling) -> list[tuple[float, float]]:
+    """Start and end of every window over [start_s, end_s], in time order; at least one.
+
+    A video shorter than a window is one window of its true length. `0..23 s, window 10 -> (0, 10), (10, 23)`;
+    `0..26 s, window 10 -> (0, 10), (10, 20), (20, 26)`.
+    """
+    window_s, stride_s = sampling.window_s, sampling.stride_s
+    count = 1 + max(0, int(np.ceil((end_s - start_s - SHORTEST_PIECE * window_s) / stride_s - SAME_TIME_S)))
+    starts = [start_s + k * stride_s for k in range(count)]
+    found = [(start, min(start + window_s, end_s)) for start in starts if end_s - start >= SHORTEST_PIECE * window_s]
+    if not found:
+        return [(start_s, end_s)]
+    complete = next((k + 1 for k, (_, end) in enumerate(found) if end >= end_s), len(found))
+    found = found[:complete]
+    last_start, last_end = found[-1]
+    if end_s - last_end < SHORTEST_PIECE * window_s:
+        found[-1] = (last_start, end_s)
+    return found
+
+
+def centres(start_s: float, end_s: float, frames: int) -> Times:
+    """Times of the centres of `frames` equal parts of [start_s, end_s]."""
+    return start_s + (np.arange(frames) + 0.5) * (end_s - start_s) / frames
+
+
+def shown_at(frame_times_s: Times, wanted_s: Times) -> Times:
+    """For each wanted time the time of the frame on the screen then: the last one that started, or the first of all."""
+    places = np.searchsorted(frame_times_s, wanted_s + SAME_TIME_S, side="right") - 1
+    return frame_times_s[np.maximum(places, 0)]
+
+
+def windows(frame_times_s: Times, end_s: float, sampling: Sampling) -> tuple[Window, ...]:
+    """All windows of a video with frames at `frame_times_s` (ascending) that ends at `end_s`.
+
+    A window in which no frame starts is left out: time stamps may jump by hours, and nothing new was shown.
+    """
+    if not len(frame_times_s):
+        return ()
+    made = []
+    for start_s, stop_s in _inhabited(frame_times_s, spans(float(frame_times_s[0]), end_s, sampling)):
+        chosen = shown_at(frame_times_s, centres(start_s, stop_s, sampling.frames))
+        made.append(Window(start_s, stop_s, tuple(map(float, chosen))))
+    return tuple(made)
+
+
+def _inhabited(frame_times_s: Times, found: list[tuple[float, float]]) -> list[tuple[float, float]]:
+    """The spans in which at least one frame starts."""
+    edges = np.array(found)
+    first = np.searchsorted(frame_times_s, edges[:, 0] - SAME_TIME_S)
+    last = np.searchsorted(frame_times_s, edges[:, 1])
+    return [span for span, inside in zip(found, last > first, strict=True) if inside]
+
+
+def tolerance_s(window: Window) -> float:
+    """How far a sample may be from its time and still count as intact: a quarter of the sampling step."""
+    return max(0.1, 0.25 * (window.end_s - window.start_s) / len(window.frame_times_s))

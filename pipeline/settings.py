@@ -1,0 +1,76 @@
+"""What a run is made of: frozen settings, checked when they are made, stored with the run they describe."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Literal
+
+from schemas.errors import InputError
+from xclip_core.config import DEFAULT_MODEL, XClipConfig
+
+if TYPE_CHECKING:
+    from xclip_core.model import XClip
+
+ContextCode = Literal["int8", "float16", "none"]
+EngineName = Literal["ray", "local"]
+
+# How the indexer makes pixels; part of the space, because vectors of differently made pixels differ.
+PREPROCESSING = "swscale area, short side 256/224, centre crop; imagenet mean and std; v1"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sampling:
+    """How a video is cut into clips. Lengths in seconds; `stride_s` is from start to start."""
+
+    window_s: float = 10.0
+    stride_s: float = 10.0
+    frames: int = 8
+
+    def __post_init__(self) -> None:
+        for name, value in (("window", self.window_s), ("stride", self.stride_s)):
+            if not 0.1 <= value <= 86_400:
+                raise InputError(f"a {name} of {value} s is not usable; expected 0.1 to 86400 seconds")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class IndexSettings:
+    """Everything that `footage index` was asked for. `stride_s` None means equal to the window."""
+
+    model: str = DEFAULT_MODEL
+    window_s: float = 10.0
+    stride_s: float | None = None
+    context: ContextCode = "int8"
+    engine: EngineName = "ray"
+    device: str = "cpu"
+
+    def sampling(self, frames: int) -> Sampling:
+        """The sampling for a model that takes `frames` frames."""
+        stride_s = self.window_s if self.stride_s is None else self.stride_s
+        return Sampling(window_s=self.window_s, stride_s=stride_s, frames=frames)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Space:
+    """Everything that decides a vector. Vectors of two spaces are never compared."""
+
+    weights_hash: str
+    model: XClipConfig
+    sampling: Sampling
+    preprocessing: str = PREPROCESSING
+
+    @property
+    def id(self) -> str:
+        """Twelve hex digits that name the space in tables and folders."""
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:12]
+
+
+def space_of(model: XClip, settings: IndexSettings) -> Space:
+    """The space that a model and settings make together."""
+    assert model.provenance is not None, "models come from xclip_core.load"
+    return Space(
+        weights_hash=model.provenance.weights_hash,
+        model=model.config,
+        sampling=settings.sampling(model.config.frames),
+    )

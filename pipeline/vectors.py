@@ -1,0 +1,102 @@
+"""The vector index: exact inner product over all visible clips of a space. The only place that knows FAISS.
+
+An index belongs to one version of the `videos` table, is built beside the old one and published by a rename; it can
+be rebuilt from the archive at any time. Ids are the clips' own 64 bits, never positions.
+"""
+
+# N clips, E joint dimension, Q queries, M results
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+
+import faiss
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from pipeline.archive import Archive
+from schemas.errors import ArchiveError
+
+INDEX_FILE = "index.faiss"
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True, slots=True)
+class VectorIndex:
+    """An opened index and the clips it knows."""
+
+    index: faiss.Index
+    videos_version: int
+
+    @property
+    def count(self) -> int:
+        """How many clips it holds."""
+        return int(self.index.ntotal)
+
+    def search(self, query_E: NDArray[np.float32], most: int) -> list[tuple[str, float]]:
+        """The clip ids nearest to a unit vector E, best first, with their cosines; at most `most`."""
+        if not self.count:
+            return []
+        scores_1M, ids_1M = self.index.search(np.ascontiguousarray(query_E[None], np.float32), min(most, self.count))
+        return [(from_faiss_id(i), float(s)) for i, s in zip(ids_1M[0], scores_1M[0], strict=True) if i != -1]
+
+
+def to_faiss_ids(clip_ids: list[str]) -> NDArray[np.int64]:
+    """Clip ids of 16 hex digits as the same 64 bits, signed: N."""
+    return np.array([int(clip_id, 16) for clip_id in clip_ids], np.uint64).view(np.int64)
+
+
+def from_faiss_id(number: np.int64) -> str:
+    """A FAISS id as a clip id of 16 hex digits."""
+    return f"{int(number) & 0xFFFF_FFFF_FFFF_FFFF:016x}"
+
+
+def build(archive: Archive, space: str, width: int) -> VectorIndex:
+    """Builds and publishes the index of a space for the videos committed now; vectors are `width` wide."""
+    version = archive.version("videos")
+    clips = archive.visible_clips(space, ["clip_id", "embedding"])
+    index = faiss.IndexIDMap2(faiss.IndexFlatIP(width))
+    if clips.num_rows:
+        index.add_with_ids(_matrix(clips["embedding"], width), to_faiss_ids(clips["clip_id"].to_pylist()))
+    _publish(index, archive.index_folder(space), version)
+    return VectorIndex(index, version)
+
+
+def _matrix(column: pa.ChunkedArray, width: int) -> NDArray[np.float32]:
+    """A column of lists as N x E float32."""
+    flat = column.combine_chunks().flatten().to_numpy(zero_copy_only=False)
+    if flat.size != len(column) * width:
+        raise ArchiveError(f"{len(column)} clips hold {flat.size} values; expected {width} each")
+    return np.ascontiguousarray(flat.reshape(-1, width), np.float32)
+
+
+def _publish(index: faiss.Index, folder: Path, version: int) -> None:
+    """Writes beside the old indexes, renames into place, and drops all but the newest."""
+    folder.mkdir(parents=True, exist_ok=True)
+    draft = folder / f".draft-{uuid.uuid4().hex}"
+    draft.mkdir()
+    faiss.write_index(index, str(draft / INDEX_FILE))
+    (draft / MANIFEST).write_text(json.dumps({"videos_version": version, "clips": index.ntotal, "type": "flat"}))
+    target = folder / str(version)
+    if target.exists():
+        shutil.rmtree(draft)
+        return
+    os.replace(draft, target)  # noqa: PTH105  # atomic, and says so
+    for old in folder.iterdir():
+        if old != target:
+            shutil.rmtree(old, ignore_errors=True)
+
+
+def open_current(archive: Archive, space: str, width: int) -> VectorIndex:
+    """The index of the videos committed now, rebuilt if the published one is of another version."""
+    version = archive.version("videos")
+    file = archive.index_folder(space) / str(version) / INDEX_FILE
+    if not file.is_file():
+        return build(archive, space, width)
+    return VectorIndex(faiss.read_index(str(file)), version)

@@ -1,0 +1,184 @@
+"""What flows through the pipeline: frozen records, each made whole by one stage and never filled in later.
+
+    SourceFile -> HashedFile -> InspectedVideo -> Unit -> DecodedUnit -> EmbeddedUnit -> Part
+    (sources)     (sources)     (decode)          (plan)  (decode)       (embed)         (archive)
+
+Any stage may turn its record into a `Failed`, which later stages pass on untouched. Times are seconds on the video's
+own clock: 0 is where a player's time line starts.
+"""
+
+# N clips of a unit, T frames, S pixels, E joint dimension, P patches
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+VideoStatus = Literal["ok", "partial", "failed", "gone"]
+
+
+@dataclass(frozen=True, slots=True)
+class SourceFile:
+    """A file that was found. `uri` is an absolute path, or a file:// URL when the path is not valid UTF-8."""
+
+    uri: str
+    size_bytes: int
+    mtime_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class HashedFile:
+    """A file whose bytes were read. `fingerprint` is the hex xxh3-128 of the whole content."""
+
+    file: SourceFile
+    fingerprint: str
+
+
+@dataclass(frozen=True, slots=True)
+class VideoProfile:
+    """What the packets of a video stream say; durations and frame counts of headers are never used."""
+
+    duration_s: float
+    width: int
+    height: int
+    rate_hz: float  # packets per second over the true span; 0 when there is only one
+    codec: str
+    rotation: int  # degrees counter-clockwise that a player turns the picture
+    packet_count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """One clip to be: its span and the times of its T frames, which are those of frames that exist."""
+
+    start_s: float
+    end_s: float
+    frame_times_s: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class InspectedVideo:
+    """A video whose packet index was read and cut into windows."""
+
+    source: HashedFile
+    profile: VideoProfile
+    windows: tuple[Window, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """One segment of one video: what is worked on, retried, resumed and committed."""
+
+    unit_id: str
+    video_id: str
+    revision: int
+    space: str
+    uri: str
+    windows: tuple[Window, ...]
+    deadline_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class DecodedUnit:
+    """The clips of a unit that could be decoded, in time order. `frames_NTHWC` is N x T x S x S x 3 uint8 RGB."""
+
+    unit: Unit
+    windows: tuple[Window, ...]  # with the true times of the frames taken
+    frames_NTHWC: NDArray[np.uint8]
+    thumbnails: tuple[bytes, ...]  # WebP
+    intact_samples: tuple[int, ...]  # per clip, how many of its T frames were taken within tolerance of their time
+    decode_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddedUnit:
+    """The same clips as vectors. `embedding_NE` is N x E float32 of unit length at float16 precision."""
+
+    unit: Unit
+    windows: tuple[Window, ...]
+    thumbnails: tuple[bytes, ...]
+    embedding_NE: NDArray[np.float32]
+    contexts: tuple[bytes, ...]  # one stored prompt context per clip, see pipeline/contexts.py
+    intact_samples: tuple[int, ...]
+    decode_s: float
+    embed_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class UnitOutcome:
+    """What became of a unit whose clips are in a part or already in the archive."""
+
+    unit_id: str
+    video_id: str
+    clip_count: int
+    intact_samples: int
+    decode_s: float = 0.0
+    embed_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A Parquet file of clips that lies in the archive and is not committed yet. `path` is relative to the table."""
+
+    path: str
+    size_bytes: int
+    row_count: int
+    space: str
+    outcomes: tuple[UnitOutcome, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """A record that a stage could not process because the file is bad, or whose worker died on it."""
+
+    record: Any
+    kind: str
+    error: str
+    stage: str
+    permanent: bool  # decided by the content: trying again without a change is useless
+
+
+@dataclass(frozen=True, slots=True)
+class VideoRow:
+    """One row of the `videos` table; see schemas/tables.py for the columns."""
+
+    video_id: str
+    uri: str
+    size_bytes: int
+    mtime_s: float
+    fingerprint: str
+    revision: int
+    space: str
+    duration_s: float
+    width: int
+    height: int
+    rate_hz: float
+    codec: str
+    rotation: int
+    clip_count: int
+    decoded_fraction: float
+    status: VideoStatus
+    error_kind: str | None
+    error: str | None
+    stage: str | None
+    permanent: bool
+    attempts: int
+    run_id: str
+    indexed_at: Any  # datetime in UTC
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """One answer to a query. `score` is the model's logit; `recall_score` the cosine that found the clip."""
+
+    rank: int
+    score: float
+    recall_score: float
+    clip_id: str
+    video_id: str
+    uri: str
+    start_s: float
+    end_s: float

@@ -1,0 +1,88 @@
+"""The four tables of an archive as pyarrow schemas. A change here needs a new `SCHEMA_VERSION`.
+
+`videos` is append-only: the current row of a (video_id, space) is the one with the highest revision, and of those the
+latest `indexed_at`. A clip is visible if its (video_id, revision, space) is that of a current row that is not gone.
+"""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+SCHEMA_VERSION = 1
+
+_TIME = pa.timestamp("us", tz="UTC")
+
+VIDEOS = pa.schema(
+    [
+        ("video_id", pa.string()),
+        ("uri", pa.string()),
+        ("size_bytes", pa.int64()),
+        ("mtime_s", pa.float64()),
+        ("fingerprint", pa.string()),
+        ("revision", pa.int32()),
+        ("space", pa.string()),
+        ("duration_s", pa.float64()),
+        ("width", pa.int32()),
+        ("height", pa.int32()),
+        ("rate_hz", pa.float64()),
+        ("codec", pa.string()),
+        ("rotation", pa.int32()),
+        ("clip_count", pa.int32()),
+        ("decoded_fraction", pa.float64()),
+        ("status", pa.string()),
+        ("error_kind", pa.string()),
+        ("error", pa.string()),
+        ("stage", pa.string()),
+        ("permanent", pa.bool_()),
+        ("attempts", pa.int32()),
+        ("run_id", pa.string()),
+        ("indexed_at", _TIME),
+    ]
+)
+
+# `space` is the partition column: it stands in the folder name and not in the Parquet files.
+CLIPS = pa.schema(
+    [
+        ("clip_id", pa.string()),  # 16 hex digits; FAISS ids are the same 64 bits
+        ("unit_id", pa.string()),
+        ("video_id", pa.string()),
+        ("revision", pa.int32()),
+        ("space", pa.string()),
+        ("start_s", pa.float64()),
+        ("end_s", pa.float64()),
+        ("frame_times_s", pa.list_(pa.float64())),
+        ("intact_samples", pa.int32()),
+        ("embedding", pa.list_(pa.float32())),
+        ("context", pa.binary()),
+        ("thumbnail", pa.binary()),
+    ]
+)
+
+TAGS = pa.schema(
+    [
+        ("clip_id", pa.string()),
+        ("video_id", pa.string()),
+        ("space", pa.string()),
+        ("label_set", pa.string()),  # fingerprint of the labels and their prompts
+        ("label", pa.string()),
+        ("rank", pa.int32()),
+        ("probability", pa.float64()),  # softmax over the label set: relative to it, not calibrated
+        ("score", pa.float64()),  # the model's logit
+        ("tagged_at", _TIME),
+    ]
+)
+
+RUNS = pa.schema(
+    [
+        ("run_id", pa.string()),
+        ("state", pa.string()),  # started | finished
+        ("space", pa.string()),
+        ("at", _TIME),
+        ("settings", pa.string()),  # JSON
+        ("versions", pa.string()),  # JSON: footage and the libraries that decide numbers
+        ("report", pa.string()),  # JSON, null until finished
+    ]
+)
+
+TABLES = {"videos": VIDEOS, "clips": CLIPS, "tags": TAGS, "runs": RUNS}
+PARTITIONS = {"clips": ["space"]}

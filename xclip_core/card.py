@@ -1,0 +1,119 @@
+"""The model card of the embedded model: prose with holes, and measured numbers to fill them.
+
+Nothing in the template states a result; every figure is passed in by the run that measured it.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from xclip_core.model import XClip
+from xclip_core.pretrain import PLAIN_WEIGHT, POSITION_STD, Plan, Stage
+from xclip_core.scenes import VALUES
+from xclip_core.synthetic import Recipe
+from xclip_core.training import TrainSettings
+
+TEMPLATE = """\
+# footage-tiny
+
+A small X-CLIP (Ni et al., ECCV 2022) that ships with `footage`, so that indexing, search and tagging work with no
+network. Trained from nothing on footage that the package generates; no video, image or text of anybody else went into
+it. Licence: Apache-2.0, as the package.
+
+## What it knows
+
+One simple object on a still background: {values}.
+In English, in a vocabulary of {words} words and parts of words.
+
+## What it does not know
+
+Everything else: people, animals, actions, places, text in the picture, sound, several objects, camera motion. A word
+it never saw carries no meaning: all such words share one vector that it learnt to read past. On ordinary footage it
+orders clips by colour, brightness and coarse motion at best. For anything more, use a released X-CLIP (`--model`).
+
+## Size
+
+{file_bytes:,} bytes of float16 tensors in the official layout, {parameters:,} parameters.
+{frames} frames of {image_size} x {image_size} pixels, patches of {patch_size}, width {vision_width},
+{vision_layers} layers; text width {text_width}, {text_layers} layers; joint dimension {embed_dim}; {mit_layers} integration layer, {prompt_layers} prompt layers.
+
+## Recipe
+
+Seed {seed}; `footage pretrain` makes it again. AdamW (0.9, 0.98), linear warm-up then cosine, gradient norm clipped.
+
+| stage | data per step | steps | learning rate | new parts | weight decay | wall time | last loss |
+| --- | --- | --- | --- | --- | --- | --- | --- |
+{stages}
+
+Position codes start at a standard deviation of {position_std}. The text tower is trained in both stages: motion words
+cannot be learnt from single frames. The loss on clips is the cross-entropy of the model's own score over texts, plus
+{plain_weight} times that of the plain cosine, which an index's recall uses.
+
+Made with torch {torch}, numpy {numpy}, Python {python}, {threads} threads on {machine}, in {minutes:.0f} minutes.
+
+## Held-out figures
+
+{clips} generated clips per line (fewer where a line is about some of them), of a seed that training never used, seed
+{figures_seed}. Everything goes through text. "Held-out wordings" never occurred in training, though their words did.
+"Shuffled" clips have their frames in random order: a model that reads motion falls to one half between opposite
+directions, one that reads something else does not.
+
+{figures}
+"""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Measured:
+    """Held-out figures of the exported file by kind of footage and name, and how they were made."""
+
+    clips: int
+    seed: int
+    tables: Mapping[str, Mapping[str, float]]
+
+
+def model_card(model: XClip, plan: Plan, stages: Sequence[Stage], measured: Measured, file: Path, words: int) -> str:
+    """The card as Markdown; `model` is the one loaded from `file`, `words` the size of the training vocabulary."""
+    config = model.config
+    sizes = {name: getattr(config, name) for name in config.__slots__}
+    settings = zip(stages, (plan.frame_recipe, plan.clip_recipe), (plan.frames, plan.clips), strict=True)
+    return TEMPLATE.format(
+        **sizes,
+        values="; ".join(f"{name} ({', '.join(values)})" for name, values in VALUES.items()),
+        words=words,
+        file_bytes=file.stat().st_size,
+        parameters=sum(p.numel() for p in model.parameters()),
+        seed=plan.seed,
+        stages="\n".join(_stage_row(*row) for row in settings),
+        position_std=POSITION_STD,
+        plain_weight=PLAIN_WEIGHT,
+        torch=torch.__version__,
+        numpy=np.__version__,
+        python=platform.python_version(),
+        threads=torch.get_num_threads(),
+        machine=platform.machine(),
+        minutes=sum(stage.seconds for stage in stages) / 60,
+        clips=measured.clips,
+        figures_seed=measured.seed,
+        figures=_figures(measured.tables),
+    )
+
+
+def _stage_row(stage: Stage, recipe: Recipe, settings: TrainSettings) -> str:
+    """One line of the recipe table."""
+    data = f"{recipe.clips} clips of {recipe.frames} frames, {recipe.captions} captions"
+    rates = f"{settings.lr:g} | x {settings.new_parts_factor:g} | {settings.weight_decay:g}"
+    return f"| {stage.name} | {data} | {stage.steps} | {rates} | {stage.seconds:.0f} s | {stage.loss:.3f} |"
+
+
+def _figures(tables: Mapping[str, Mapping[str, float]]) -> str:
+    """One line per figure, one column per kind of footage."""
+    names = list(next(iter(tables.values())))
+    head = [f"| figure | {' | '.join(tables)} |", "| --- |" + " --- |" * len(tables)]
+    rows = [f"| {name} | " + " | ".join(f"{table[name]:.3f}" for table in tables.values()) + " |" for name in names]
+    return "\n".join(head + rows)

@@ -1,0 +1,97 @@
+"""What training minimises: each clip has to find its own texts among those of the batch.
+
+Cross-entropy over texts, with soft targets because several texts can be true of a clip and several clips can share a
+text (two left-moving circles in one batch are not each other's negatives). Texts come in groups, such as a batch's
+captions, or one wording of every motion; a clip chooses within each group.
+"""
+
+# B clips, T frames, S pixels, K texts, E joint dimension, L tokens
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from xclip_core.model import XClip
+from xclip_core.preprocess import normalise
+
+# Texts to token ids K x L; `tokenise.tokenise`, or one with a smaller vocabulary.
+Tokeniser = Callable[[Sequence[str]], Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Texts `start`..`stop` of a batch, among which each clip chooses; `both_ways`: each text among clips as well."""
+
+    start: int
+    stop: int
+    both_ways: bool = False
+    weight: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Clips, texts, and which text is true of which clip."""
+
+    frames_BTHWC: Tensor  # uint8 RGB
+    texts: tuple[str, ...]
+    truth_BK: Tensor  # bool
+    choices: tuple[Choice, ...]
+
+    def __post_init__(self) -> None:
+        given = len(self.frames_BTHWC), len(self.texts)
+        if tuple(self.truth_BK.shape) != given:
+            raise ValueError(f"truth has shape {tuple(self.truth_BK.shape)}; expected (clips, texts) = {given}")
+
+
+def soft_cross_entropy(logits_BK: Tensor, truth_BK: Tensor) -> Tensor:
+    """Cross-entropy with the target spread evenly over a row's true texts, B x K to a scalar.
+
+    Rows of which nothing is true are left out; zero when that is all of them.
+    """
+    counts_B = truth_BK.sum(dim=-1)
+    known_B = counts_B > 0
+    if not known_B.any():
+        return logits_BK.sum() * 0.0
+    target_BK = truth_BK[known_B] / counts_B[known_B].unsqueeze(-1)
+    return F.cross_entropy(logits_BK[known_B], target_BK)
+
+
+def choice_loss(logits_BK: Tensor, batch: Batch) -> Tensor:
+    """The mean over a batch's choices, by weight, of the cross-entropy within each; logits B x K to a scalar."""
+    total, weight = logits_BK.new_zeros(()), 0.0
+    for choice in batch.choices:
+        logits, truth = (x[:, choice.start : choice.stop] for x in (logits_BK, batch.truth_BK))
+        loss = soft_cross_entropy(logits, truth)
+        if choice.both_ways:
+            loss = (loss + soft_cross_entropy(logits.T, truth.T)) / 2
+        total, weight = total + choice.weight * loss, weight + choice.weight
+    return total / weight
+
+
+def frame_loss(model: XClip, batch: Batch, tokenise: Tokeniser) -> Tensor:
+    """Image-text training on single frames (B x 1 x S x S x 3): CLIP's cosine of frame and text, a scalar."""
+    frame_B1E, _ = model.visual(normalise(batch.frames_BTHWC.to(model.device), model.dtype))
+    text_KE = model.text(tokenise(batch.texts).to(model.device))
+    return choice_loss(plain_logits(model, frame_B1E[:, 0], text_KE), batch)
+
+
+def clip_loss(model: XClip, batch: Batch, tokenise: Tokeniser, *, plain_weight: float = 0.0) -> Tensor:
+    """X-CLIP's training on clips B x T x S x S x 3: cross-entropy of `model.score`, a scalar.
+
+    `plain_weight` adds that much of the same loss on the un-prompted cosine, which an index's recall relies on.
+    """
+    video_BE, context_BNE = model.video(normalise(batch.frames_BTHWC.to(model.device), model.dtype))
+    text_KE = model.text(tokenise(batch.texts).to(model.device))
+    loss = choice_loss(model.score(video_BE, context_BNE, text_KE), batch)
+    if plain_weight:
+        loss = loss + plain_weight * choice_loss(plain_logits(model, video_BE, text_KE), batch)
+    return loss
+
+
+def plain_logits(model: XClip, video_BE: Tensor, text_KE: Tensor) -> Tensor:
+    """Scaled cosines B x K of clips or frames with texts that no clip has prompted."""
+    return model.logit_scale.exp() * F.normalize(video_BE, dim=-1) @ F.normalize(text_KE, dim=-1).T

@@ -1,0 +1,257 @@
+"""Words for what scenes show: many wordings per value, some of them kept from training.
+
+A held-out wording is made of words that do occur in training, in a sentence, or with a verb, that does not: it asks
+whether the text tower has learnt words rather than strings. `wordings` lists both kinds, `LABELS` holds the short
+names for people, and `captions` builds whole sentences from the same tables.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cache
+
+from xclip_core.scenes import DIRECTIONS, VALUES
+
+
+@dataclass(frozen=True, slots=True)
+class Talk:
+    """How one attribute is spoken of: terms per value, put into sentences; `{a}` is the article the term wants."""
+
+    terms: dict[str, tuple[str, ...]]
+    train: tuple[str, ...]
+    held_out: tuple[str, ...] = field(default=())
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """A verb phrase: "moves" / "moving" and where to ("to the left"; empty for what goes nowhere)."""
+
+    finite: str
+    participle: str
+    towards: str = ""
+
+    def says(self, verb: str, adverb: str = "") -> str:
+        """The phrase with one of its verb forms, an adverb between verb and direction."""
+        return " ".join(word for word in (verb, adverb, self.towards) if word)
+
+
+ADJECTIVE = ("{t}", "{a} {t} object", "something {t}", "{a} {t} thing", "the object is {t}", "{a} {t} shape")
+ADJECTIVE_HELD_OUT = ("the thing is {t}", "a video of something {t}", "the shape is {t}", "a video of {a} {t} shape")
+GROUND = (
+    "{a} {t} background",
+    "over {a} {t} background",
+    "something over {a} {t} background",
+    "the background is {t}",
+    "a picture with {a} {t} background",
+)
+GROUND_HELD_OUT = (
+    "an object over {a} {t} background",
+    "a video with {a} {t} background",
+    "a thing over {a} {t} background",
+)
+
+TALK = {
+    "shape": Talk(
+        {
+            "circle": ("circle", "disc", "ball"),
+            "square": ("square", "box"),
+            "triangle": ("triangle",),
+            "star": ("star",),
+            "cross": ("cross", "plus sign"),
+        },
+        ("{t}", "{a} {t}", "a picture of {a} {t}", "the object is {a} {t}", "there is {a} {t}"),
+        ("the thing is {a} {t}", "it is {a} {t}", "a video with {a} {t}"),
+    ),
+    "colour": Talk(
+        {
+            "red": ("red",),
+            "orange": ("orange",),
+            "yellow": ("yellow",),
+            "green": ("green",),
+            "blue": ("blue",),
+            "purple": ("purple", "violet"),
+            "black": ("black",),
+            "white": ("white",),
+        },
+        ADJECTIVE,
+        ADJECTIVE_HELD_OUT,
+    ),
+    "size": Talk(
+        {"small": ("small", "little", "tiny"), "large": ("large", "big", "huge")}, ADJECTIVE, ADJECTIVE_HELD_OUT
+    ),
+    "speed": Talk(
+        {"slow": ("slowly", "at a slow pace"), "fast": ("quickly", "fast", "rapidly", "at a fast pace")},
+        (
+            "moving {t}",
+            "something moves {t}",
+            "an object moving {t}",
+            "it goes {t}",
+            "travelling {t}",
+            "a shape going {t}",
+        ),
+        ("something goes {t}", "a shape moving {t}", "an object travelling {t}"),
+    ),
+    "look": Talk(
+        {
+            "dark": ("dark", "dim"),
+            "bright": ("bright", "bright and pale"),
+            "black-and-white": ("black and white", "greyscale", "colourless"),
+        },
+        ("{a} {t} video", "{a} {t} scene", "{a} {t} picture", "the scene is {t}", "footage that is {t}"),
+        ("{t} footage", "the video is {t}", "the picture is {t}"),
+    ),
+    "background": Talk(
+        {
+            "plain": ("plain", "even"),
+            "gradient": ("gradient", "shaded"),
+            "textured": ("textured", "patterned", "rough"),
+        },
+        GROUND,
+        GROUND_HELD_OUT,
+    ),
+    "ground": Talk({"dark": ("dark",), "light": ("light", "pale")}, GROUND, GROUND_HELD_OUT),
+    "place": Talk(
+        {
+            "top left": ("at the top left", "in the top left corner", "in the upper left"),
+            "top centre": ("at the top", "in the top middle"),
+            "top right": ("at the top right", "in the top right corner", "in the upper right"),
+            "middle left": ("on the left", "at the left side"),
+            "middle centre": ("in the centre", "in the middle"),
+            "middle right": ("on the right", "at the right side"),
+            "bottom left": ("at the bottom left", "in the bottom left corner", "in the lower left"),
+            "bottom centre": ("at the bottom", "in the bottom middle"),
+            "bottom right": ("at the bottom right", "in the bottom right corner", "in the lower right"),
+        },
+        ("{t}", "something {t}", "an object {t}", "a shape {t}", "it is {t}"),
+        ("a thing {t}", "the object is {t}", "there is something {t}"),
+    ),
+}
+
+VERBS = (
+    ("moves", "moving"),
+    ("goes", "going"),
+    ("travels", "travelling"),
+    ("slides", "sliding"),
+    ("drifts", "drifting"),
+    ("flies", "flying"),
+)
+
+
+def _corner(vertical: str, side: str, end: str, start: str) -> tuple[str, ...]:
+    """Ways to name a diagonal, such as up, left, top, "bottom right"."""
+    return (
+        f"{vertical} and {side}",
+        f"{vertical} and to the {side}",
+        f"diagonally {vertical} to the {side}",
+        f"towards the {end} {side} corner",
+        f"from the {start} to the {end} {side}",
+    )
+
+
+TOWARDS = {
+    "left": ("left", "to the left", "leftwards", "from right to left", "towards the left"),
+    "right": ("right", "to the right", "rightwards", "from left to right", "towards the right"),
+    "up": ("up", "upwards", "to the top", "from bottom to top", "towards the top"),
+    "down": ("down", "downwards", "to the bottom", "from top to bottom", "towards the bottom"),
+    "up-left": _corner("up", "left", "top", "bottom right"),
+    "up-right": _corner("up", "right", "top", "bottom left"),
+    "down-left": _corner("down", "left", "bottom", "top right"),
+    "down-right": _corner("down", "right", "bottom", "top left"),
+}
+# What goes nowhere, and verbs that are a direction by themselves.
+IDLE = {
+    "still": (
+        Action("stays still", "staying still"),
+        Action("does not move", "not moving"),
+        Action("stands still", "standing still"),
+        Action("remains in place", "remaining in place"),
+        Action("is motionless", "motionless"),
+        Action("rests in place", "resting in place"),
+    ),
+    "growing": (
+        Action("grows", "growing"),
+        Action("gets bigger", "getting bigger"),
+        Action("becomes larger", "becoming larger"),
+        Action("expands", "expanding"),
+        Action("comes closer", "coming closer"),
+    ),
+    "shrinking": (
+        Action("shrinks", "shrinking"),
+        Action("gets smaller", "getting smaller"),
+        Action("becomes tiny", "becoming tiny"),
+        Action("contracts", "contracting"),
+        Action("becomes less big", "becoming less big"),
+    ),
+    "up": (Action("rises", "rising"),),
+    "down": (Action("falls", "falling"), Action("sinks", "sinking")),
+}
+IDLE_HELD_OUT = {
+    "still": (
+        Action("remains still", "remaining still"),
+        Action("stays in place", "staying in place"),
+        Action("stands in place", "standing in place"),
+    ),
+    "growing": (Action("gets larger", "getting larger"), Action("becomes bigger", "becoming bigger")),
+    "shrinking": (Action("becomes smaller", "becoming smaller"), Action("gets tiny", "getting tiny")),
+}
+SUBJECTS = ("something", "an object", "a shape", "a thing", "it")
+DOING = ("{doing}", "{subject} {does}", "{subject} {doing}", "a video of {subject} {doing}", "{subject} that {does}")
+DOING_HELD_OUT = ("footage of {subject} {doing}", "the object {does}", "there is {subject} {doing}")
+
+
+def article(word: str) -> str:
+    """The indefinite article that a word takes."""
+    return "an" if word[0] in "aeiou" else "a"
+
+
+def _label(talk: Talk, value: str) -> str:
+    """The first term of a value in the first sentence of its attribute."""
+    term = talk.terms[value][0]
+    return talk.train[0].format(a=article(term), t=term)
+
+
+# One short name per (attribute, value), for people and for tagging; all of them are training wordings.
+LABELS: dict[tuple[str, str], str] = {
+    **{("motion", direction): f"moving {TOWARDS[direction][0]}" for direction in DIRECTIONS},
+    ("motion", "still"): "not moving",
+    ("motion", "growing"): "growing",
+    ("motion", "shrinking"): "shrinking",
+    **{(name, value): _label(talk, value) for name, talk in TALK.items() for value in VALUES[name]},
+}
+
+
+@cache
+def actions(motion: str, *, held_out: bool = False) -> tuple[Action, ...]:
+    """The verb phrases for a motion.
+
+    Verb i + 1 never meets direction phrase i in training: both words are known, the pair is held out.
+    """
+    rest = (IDLE_HELD_OUT if held_out else IDLE).get(motion, ())
+    paired = tuple(
+        Action(*verb, phrase)
+        for j, phrase in enumerate(TOWARDS.get(motion, ()))
+        for i, verb in enumerate(VERBS)
+        if (i == j + 1) == held_out
+    )
+    return paired + rest
+
+
+@cache
+def wordings(attribute: str, value: str, *, held_out: bool = False) -> tuple[str, ...]:
+    """Every wording of one value that stands alone, either those of training or those held out from it."""
+    if attribute == "motion":
+        return _motion_wordings(value, held_out=held_out)
+    talk = TALK[attribute]
+    patterns = talk.held_out if held_out else talk.train
+    return tuple(pattern.format(a=article(term), t=term) for term in talk.terms[value] for pattern in patterns)
+
+
+def _motion_wordings(motion: str, *, held_out: bool) -> tuple[str, ...]:
+    """Sentences about a motion; held-out verb phrases are also put into sentences held out."""
+    patterns = DOING + DOING_HELD_OUT if held_out else DOING
+    return tuple(
+        pattern.format(subject=subject, does=action.says(action.finite), doing=action.says(action.participle))
+        for action in actions(motion, held_out=held_out)
+        for pattern in patterns
+        for subject in (SUBJECTS if "{subject}" in pattern else SUBJECTS[:1])
+    )
