@@ -50,17 +50,18 @@ def quiet_libraries(*, debug: bool) -> None:
 
 
 def run(app: Callable[[], None], *, debug: bool) -> int:
-    """Runs the application; our errors become one sentence and exit code 1, an interrupt 130."""
+    """Runs the application; errors that a user can act on become one sentence and exit code 1, an interrupt 130."""
     try:
         app()
-    except FootageError as error:
+    except (FootageError, OSError) as error:  # OSError: a full disk, a folder that may not be written to
         if debug:
             traceback.print_exc()
         messages().print(f"[bold red]error:[/] {_escaped(str(error))}", soft_wrap=True)
         return EXIT_ERROR
-    except KeyboardInterrupt:
-        messages().print("stopped; what was committed stays, run the same command again to go on")
-        return EXIT_INTERRUPTED
+    except SystemExit as end:  # typer's way to end, also after Ctrl-C
+        if end.code == EXIT_INTERRUPTED:
+            messages().print("stopped; what was committed stays, run the same command again to go on")
+        raise
     return 0
 
 

@@ -24,6 +24,7 @@ import pyarrow.parquet as pq
 from deltalake import DeltaTable, write_deltalake
 from deltalake.exceptions import DeltaError, TableNotFoundError
 from deltalake.transaction import AddAction, RemoveAction
+from pyarrow import fs
 
 from pipeline import plan
 from schemas import tables
@@ -84,13 +85,21 @@ class Archive:
         except (TableNotFoundError, DeltaError) as error:
             raise ArchiveError(f"the table {name!r} of {self.folder} cannot be read: {error}") from error
 
+    def _dataset(self, name: str) -> Any:
+        """A table for scanning, through Arrow's own file system.
+
+        With Delta's, which is Python, read-ahead threads that outlive the interpreter abort the process at its end.
+        """
+        native = fs.SubTreeFileSystem(self._path(name), fs.LocalFileSystem())
+        return self._table(name).to_pyarrow_dataset(filesystem=native)
+
     def _read(self, name: str, columns: list[str] | None = None, **equal: str) -> pa.Table:
         """Rows of a table where each column in `equal` has that value."""
         condition = None
         for column, value in equal.items():
             term = pc.field(column) == value
             condition = term if condition is None else condition & term
-        return self._table(name).to_pyarrow_dataset().to_table(columns=columns, filter=condition)
+        return self._dataset(name).to_table(columns=columns, filter=condition)
 
     def version(self, name: str) -> int:
         """The number of the table's last commit."""
@@ -152,8 +161,8 @@ class Archive:
     def clips_by_id(self, space: str, clip_ids: list[str], columns: list[str]) -> dict[str, dict[str, Any]]:
         """Rows of the named clips, by clip_id."""
         wanted = pc.is_in(pc.field("clip_id"), pa.array(clip_ids, pa.string())) & (pc.field("space") == space)
-        dataset = self._table("clips").to_pyarrow_dataset()
-        rows = dataset.to_table(columns=list(dict.fromkeys([*columns, "clip_id"])), filter=wanted).to_pylist()
+        needed = list(dict.fromkeys([*columns, "clip_id"]))
+        rows = self._dataset("clips").to_table(columns=needed, filter=wanted).to_pylist()
         return {row["clip_id"]: row for row in rows}
 
     def pending_units(self, space: str) -> tuple[dict[str, UnitOutcome], dict[str, int]]:

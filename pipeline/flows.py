@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import platform
+import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -34,7 +35,7 @@ from schemas.records import (
     UnitOutcome,
     VideoRow,
 )
-from xclip_core import load
+from xclip_core import canonical_source, load
 
 COMMIT_EVERY_S = 2.0  # a lost run loses at most this much committed work; each commit is a file in the log
 LIBRARIES = ("footage", "torch", "av", "open_clip_torch", "deltalake", "pyarrow", "faiss-gpu", "faiss-cpu", "ray")
@@ -80,18 +81,19 @@ def index(
     """Brings the archive at `folder` up to date with `videos`. Raises FootageError when nothing can be done at all."""
     began = time.perf_counter()
     inventory = sources.take_inventory(videos)
-    settings = replace(settings, device=_device(settings.device))
     space = space_of(load(settings.model), settings)
+    # What is stored must mean the same from any folder and on any worker.
+    settings = replace(settings, model=canonical_source(settings.model), device=_device(settings.device))
     archive = Archive(folder) if dry_run else Archive.create(folder)
     known = archive.known_videos(space.id) if archive.exists() else {}
     run_id = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:6]}"
     job = Job(archive, settings, space, run_id, known, watch or (lambda _: None))
     if dry_run:
-        return _dry_run_report(job, survey(job, inventory, "local", Path()), began)
+        with tempfile.TemporaryDirectory(prefix="footage-") as outside:
+            return _dry_run_report(job, survey(job, inventory, Path(outside)), began)
     scratch = archive.scratch(run_id)
     try:
-        found = survey(job, inventory, settings.engine, scratch)
-        return _execute(job, found, scratch, began)
+        return _execute(job, survey(job, inventory, scratch), scratch, began)
     finally:
         archive.drop_scratch(run_id)
 

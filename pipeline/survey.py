@@ -15,7 +15,7 @@ from pipeline import decode, engine, plan, sources
 from pipeline.archive import Archive
 from pipeline.engine import Stage
 from pipeline.plan import VideoPlan
-from pipeline.settings import EngineName, IndexSettings, Space
+from pipeline.settings import IndexSettings, Space
 from schemas.records import Failed, HashedFile, InspectedVideo, SourceFile, VideoRow
 
 WORKER_DIED = "worker_died"
@@ -58,10 +58,10 @@ class Survey:
         return sum(item.video.profile.duration_s for item in self.plans)
 
 
-def survey(job: Job, inventory: sources.Inventory, engine_name: EngineName, scratch: Path) -> Survey:
+def survey(job: Job, inventory: sources.Inventory, scratch: Path) -> Survey:
     """Reads what must be read and plans it."""
     found = plan.difference(inventory.files, job.known, inventory.root)
-    inspected, failures = _inspect(job, found.to_read, engine_name, scratch)
+    inspected, failures = _inspect(job, found.to_read, scratch)
     same: list[InspectedVideo] = []
     changed: list[InspectedVideo] = []
     for video in inspected:
@@ -76,9 +76,7 @@ def survey(job: Job, inventory: sources.Inventory, engine_name: EngineName, scra
     )
 
 
-def _inspect(
-    job: Job, files: tuple[SourceFile, ...], engine_name: EngineName, scratch: Path
-) -> tuple[list[InspectedVideo], list[Failed]]:
+def _inspect(job: Job, files: tuple[SourceFile, ...], scratch: Path) -> tuple[list[InspectedVideo], list[Failed]]:
     """Fingerprint and packet index of every file, and those that have none."""
     stages = [
         Stage(name="fingerprint", work=sources.fingerprint_files, deadline_s=plan.inspect_deadline_s),
@@ -86,7 +84,7 @@ def _inspect(
     ]
     inspected: list[InspectedVideo] = []
     failures: list[Failed] = []
-    results = engine.run(stages, files, engine=engine_name, scratch=scratch) if files else iter(())
+    results = engine.run(stages, files, engine=job.settings.engine, scratch=scratch) if files else iter(())
     for number, result in enumerate(results, start=1):
         (failures if isinstance(result, Failed) else inspected).append(result)
         job.watch(Progress("inspect", number, len(files)))

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from xclip_core.config import DEFAULT_MODEL, XClipConfig
     from xclip_core.encode import encode_text, encode_text_raw, encode_video, encode_video_with_context
-    from xclip_core.hub import EMBEDDED, load
+    from xclip_core.hub import EMBEDDED, canonical_source, load
     from xclip_core.model import Provenance, XClip
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "Provenance",
     "XClip",
     "XClipConfig",
+    "canonical_source",
     "encode_text",
     "encode_text_raw",
     "encode_video",
@@ -32,7 +33,7 @@ __all__ = [
 _HOMES = {
     "config": ("DEFAULT_MODEL", "XClipConfig"),
     "encode": ("encode_text", "encode_text_raw", "encode_video", "encode_video_with_context"),
-    "hub": ("EMBEDDED", "load"),
+    "hub": ("EMBEDDED", "canonical_source", "load"),
     "model": ("Provenance", "XClip"),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}

@@ -6,7 +6,7 @@ Nothing in the template states a result; every figure is passed in by the run th
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from xclip_core.model import XClip
-from xclip_core.pretrain import PLAIN_WEIGHT, POSITION_STD, Plan, Stage
+from xclip_core.pretrain import PLAIN_WEIGHT, POSITION_STD, Stage, Trained
 from xclip_core.scenes import VALUES
 from xclip_core.synthetic import Recipe
 from xclip_core.training import TrainSettings
@@ -41,7 +41,8 @@ orders clips by colour, brightness and coarse motion at best. For anything more,
 
 {file_bytes:,} bytes of float16 tensors in the official layout, {parameters:,} parameters.
 {frames} frames of {image_size} x {image_size} pixels, patches of {patch_size}, width {vision_width},
-{vision_layers} layers; text width {text_width}, {text_layers} layers; joint dimension {embed_dim}; {mit_layers} integration layer, {prompt_layers} prompt layers.
+{vision_layers} layers; text width {text_width}, {text_layers} layers; joint dimension {embed_dim};
+{mit_layers} integration layer, {prompt_layers} prompt layers.
 
 ## Recipe
 
@@ -77,15 +78,16 @@ class Measured:
     tables: Mapping[str, Mapping[str, float]]
 
 
-def model_card(model: XClip, plan: Plan, stages: Sequence[Stage], measured: Measured, file: Path, words: int) -> str:
-    """The card as Markdown; `model` is the one loaded from `file`, `words` the size of the training vocabulary."""
+def model_card(model: XClip, file: Path, trained: Trained, measured: Measured) -> str:
+    """The card as Markdown; `model` is the one loaded from `file`."""
+    plan, stages = trained.plan, trained.stages
     config = model.config
     sizes = {name: getattr(config, name) for name in config.__slots__}
     settings = zip(stages, (plan.frame_recipe, plan.clip_recipe), (plan.frames, plan.clips), strict=True)
     return TEMPLATE.format(
         **sizes,
         values="; ".join(f"{name} ({', '.join(values)})" for name, values in VALUES.items()),
-        words=words,
+        words=len(trained.vocabulary),
         file_bytes=file.stat().st_size,
         parameters=sum(p.numel() for p in model.parameters()),
         seed=plan.seed,

@@ -5,7 +5,7 @@ array operations: some 2,000 clips of 8 frames of 64 pixels a second on one core
 the scene; the same scene at another size shows the same picture.
 """
 
-# T frames, H x W pixels, C = 3 channels, G lattice cells per side of the periodic noise
+# T frames, H x W pixels, C = 3 channels, O octaves of noise, G lattice cells per side of each
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Floats = NDArray[np.float32]
 Pixels = NDArray[np.uint8]
 
 LATTICE = 16
-OCTAVES = (2.0, 4.0, 8.0, 16.0)  # noise cells per short side
+OCTAVES = np.array([2.0, 4.0, 8.0, 16.0])  # noise cells per short side
 RADIUS = {"small": (0.085, 0.125), "large": (0.19, 0.26)}  # short sides
 TRAVEL = {"slow": (0.22, 0.36), "fast": (0.55, 0.9)}  # short sides per clip
 GROWTH = (1.8, 3.0)  # largest over smallest radius
@@ -143,38 +143,39 @@ def _gradient(view: View, rng: np.random.Generator) -> Floats:
 
 def _texture(view: View, rng: np.random.Generator) -> Floats:
     """Noise of several octaves, 3 x H x W: from clouds to grain, soft or with hard edges like piles of things."""
-    roughness = rng.uniform(0.1, 1.1)
-    amplitudes = [octave**-roughness for octave in OCTAVES]
-    noise_CHW = sum(
-        amplitude * _octave(view, octave, rng) for amplitude, octave in zip(amplitudes, OCTAVES, strict=True)
-    )
-    noise_CHW = noise_CHW / np.linalg.norm(amplitudes).astype(np.float32)
+    amplitudes_O = OCTAVES ** -rng.uniform(0.1, 1.1)
+    noise_CHW = _noise(view, amplitudes_O / np.linalg.norm(amplitudes_O), rng)
     if rng.random() < 0.5:
         noise_CHW = np.tanh(4 * noise_CHW)  # flat patches with edges
     out: Floats = noise_CHW * np.float32(rng.uniform(15, 50))
     return out
 
 
-def _octave(view: View, cells: float, rng: np.random.Generator) -> Floats:
-    """One octave of periodic value noise, 3 x H x W, mostly grey with some colour, roughly in -1.5..1.5."""
-    grey_GG = rng.standard_normal((LATTICE, LATTICE), dtype=np.float32)
-    lattice_CGG = grey_GG + np.float32(0.4) * rng.standard_normal((3, LATTICE, LATTICE), dtype=np.float32)
-    offset_y, offset_x = rng.uniform(0, LATTICE, 2)
-    rows_HG = _interpolation(view.y_H * cells + offset_y)
-    columns_WG = _interpolation(view.x_W * cells + offset_x)
-    return rows_HG @ lattice_CGG @ columns_WG.T
+def _noise(view: View, amplitudes_O: NDArray[np.float64], rng: np.random.Generator) -> Floats:
+    """Periodic value noise summed over octaves, 3 x H x W, mostly grey with some colour, roughly in -1.5..1.5."""
+    O, G = len(OCTAVES), LATTICE  # noqa: E741  # a size, as in the legend
+    grey_OGG = rng.standard_normal((O, G, G), dtype=np.float32)
+    lattice_COGG = grey_OGG + np.float32(0.4) * rng.standard_normal((3, O, G, G), dtype=np.float32)
+    lattice_COGG *= amplitudes_O.astype(np.float32)[:, None, None]
+    offsets_2O1 = rng.uniform(0, G, (2, O, 1))
+    rows_OHG = _interpolation(view.y_H * OCTAVES[:, None] + offsets_2O1[0])
+    columns_OWG = _interpolation(view.x_W * OCTAVES[:, None] + offsets_2O1[1])
+    rows_CHOG = (rows_OHG @ lattice_COGG).transpose(0, 2, 1, 3)
+    H, W = len(view.y_H), len(view.x_W)
+    # Octaves side by side, so that one product both interpolates along x and adds the octaves up.
+    return rows_CHOG.reshape(3, H, O * G) @ columns_OWG.transpose(0, 2, 1).reshape(O * G, W)
 
 
-def _interpolation(positions_P: NDArray[np.floating]) -> Floats:
-    """Weights P x G that interpolate a periodic lattice smoothly at P positions."""
-    cell_P = np.floor(positions_P).astype(np.int64)
-    part_P = positions_P - cell_P
-    part_P = part_P * part_P * (3 - 2 * part_P)  # smoothstep: no visible lattice lines
-    weights_PG = np.zeros((len(positions_P), LATTICE), dtype=np.float32)
-    rows = np.arange(len(positions_P))
-    weights_PG[rows, cell_P % LATTICE] = 1 - part_P
-    weights_PG[rows, (cell_P + 1) % LATTICE] = part_P
-    return weights_PG
+def _interpolation(positions_OP: NDArray[np.float64]) -> Floats:
+    """Weights O x P x G that interpolate periodic lattices smoothly at P positions, for each octave."""
+    cell_OP = np.floor(positions_OP)
+    part_OP = positions_OP - cell_OP
+    part_OP = part_OP * part_OP * (3 - 2 * part_OP)  # smoothstep: no visible lattice lines
+    index_OP1 = cell_OP.astype(np.int64)[..., None] % LATTICE
+    weights_OPG = np.zeros((*positions_OP.shape, LATTICE), dtype=np.float32)
+    np.put_along_axis(weights_OPG, index_OP1, 1 - part_OP[..., None], axis=-1)
+    np.put_along_axis(weights_OPG, (index_OP1 + 1) % LATTICE, part_OP[..., None], axis=-1)
+    return weights_OPG
 
 
 def _coverage(scene: Scene, centre_T2: Floats, radius_T: Floats, view: View, softness_px: float) -> Floats:

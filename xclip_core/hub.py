@@ -15,6 +15,11 @@ from xclip_core.model import Provenance, XClip
 EMBEDDED = {DEFAULT_MODEL: Path(__file__).parent / "data" / "footage-tiny.safetensors"}
 
 
+def canonical_source(source: str) -> str:
+    """A model source that means the same from any working directory: an embedded name, or an absolute path."""
+    return source if source in EMBEDDED else str(Path(source).absolute())
+
+
 def locate(source: str | Path) -> Path:
     """The file or folder a model name or path stands for. Raises InputError when there is none."""
     path = EMBEDDED.get(str(source), Path(source))

@@ -31,7 +31,8 @@ def initialise_clip(model: XClip, generator: torch.Generator, *, position_std: f
     """CLIP's initial values for both towers. `position_std` replaces CLIP's D**-0.5 for the patch position codes."""
     D, W = model.config.vision_width, model.config.text_width
     visual, text = model.visual, model.text_encoder
-    _normal(visual.conv1.weight, D**-0.5, generator)
+    # CLIP leaves its patch convolution at torch's default. Larger values drown the position codes in flat colour.
+    nn.init.kaiming_uniform_(visual.conv1.weight, a=math.sqrt(5), generator=generator)
     _normal(visual.class_embedding, D**-0.5, generator)
     _normal(visual.positional_embedding, position_std or D**-0.5, generator)
     _normal(visual.proj, D**-0.5, generator)
@@ -76,7 +77,7 @@ def _of_type(parent: nn.Module, kind: type[Part]) -> list[Part]:
 
 def _clip_layers(tower: nn.Module, width: int, generator: torch.Generator) -> None:
     """CLIP's values for a stack of blocks; what X-CLIP adds to a block is left alone."""
-    blocks = [*_of_type(tower, CrossFrameBlock), *_of_type(tower, Block)]
+    blocks: list[CrossFrameBlock | Block] = [*_of_type(tower, CrossFrameBlock), *_of_type(tower, Block)]
     for block in blocks:
         _clip_attention(block.attn, width, len(blocks), generator)
         _clip_mlp(block.mlp, width, len(blocks), generator)

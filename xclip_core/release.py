@@ -27,12 +27,11 @@ def write_release(out: Path, plan: Plan, *, clips: int, backdrops: Path | None =
 
     `backdrops`, a folder of pictures, adds a column of figures over real backgrounds; they are never trained on.
     """
-    model, vocabulary, stages = pretrain(plan)
-    export(model, vocabulary, out)
+    trained = pretrain(plan)
+    export(trained.model, trained.vocabulary, out)
     written = load(out)
     measured = measure(written, seed=plan.seed, clips=clips, backdrops=backdrops)
-    card = model_card(written, plan, stages, measured, out, len(vocabulary))
-    out.with_suffix(".md").write_text(card, encoding="utf-8")
+    out.with_suffix(".md").write_text(model_card(written, out, trained, measured), encoding="utf-8")
     return measured
 
 

@@ -87,7 +87,6 @@ TALK = {
             "an object moving {t}",
             "it goes {t}",
             "travelling {t}",
-            "a shape going {t}",
         ),
         ("something goes {t}", "a shape moving {t}", "an object travelling {t}"),
     ),

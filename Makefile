@@ -1,0 +1,40 @@
+# Two commands matter: `make demo` and `make test`. Both set everything up first and are quick the second time.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+.PHONY: demo test lint bench setup setup-dev clean
+
+demo: setup  ## make footage, index it, search it, tag it, write a contact sheet to demo/
+	$(BIN)/footage demo demo
+
+test: setup-dev  ## the default tests; slow ones: make test ARGS="-m slow"
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: setup-dev  ## style, format and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: setup  ## figures of this machine, as ratios within one run
+	$(BIN)/python benchmarks/rerank.py demo/archive
+
+setup: $(VENV)/.installed
+
+setup-dev: $(VENV)/.installed-dev
+
+$(VENV)/.installed: pyproject.toml
+	@echo "setting up $(VENV): a few minutes and 6 GB the first time, most of it PyTorch"
+	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("footage needs Python 3.11 or newer, this is " + sys.version)'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) --editable .
+	touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	$(PIP) --editable '.[dev]'
+	touch $@
+
+clean:  ## forget the environment and the demo
+	rm -rf $(VENV) demo

@@ -1,0 +1,208 @@
+"""The commands: what they print, how they end, and what they say when something is wrong."""
+
+from __future__ import annotations
+
+import csv
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from jobs.__main__ import app, main
+from tests.footage import BROKEN, CLIPS, SCENE_S, VIDEOS, make_pile
+
+HEAVY = {"torch", "ray", "av", "faiss", "pyarrow", "deltalake", "open_clip", "numpy", "jinja2", "PIL"}
+
+
+@pytest.fixture(scope="module")
+def pile(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_pile(tmp_path_factory.mktemp("pile"))
+
+
+@pytest.fixture
+def footage(capsys: pytest.CaptureFixture[str]):
+    """Runs a command; returns its exit code, stdout and stderr."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as end:
+            main([str(argument) for argument in arguments])
+        captured = capsys.readouterr()
+        return int(end.value.code or 0), captured.out, captured.err
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def archive(pile: Path, tiny_weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("cli") / "archive"
+    with pytest.raises(SystemExit) as end:
+        main(
+            [
+                "index",
+                str(pile),
+                str(folder),
+                "--model",
+                str(tiny_weights),
+                "--window",
+                str(SCENE_S),
+                "--engine",
+                "local",
+            ]
+        )
+    assert end.value.code == 3
+    return folder
+
+
+def test_index_json_is_one_object_with_the_documented_keys(footage, pile: Path, tiny_weights: Path, tmp_path) -> None:
+    options = ("--model", tiny_weights, "--window", SCENE_S, "--engine", "local", "--json")
+    code, out, _ = footage("index", pile, tmp_path / "archive", *options)
+    report = json.loads(out)
+    assert code == 3
+    assert {
+        "planned", "indexed", "unchanged", "failed", "gone", "clips", "footage_s", "wall_s", "failures"
+    } <= report.keys()  # fmt: skip
+    assert report["planned"] == report["indexed"] + report["failed"] == len(VIDEOS) + len(BROKEN)
+    assert {failure.keys() == {"uri", "error_kind", "error"} for failure in report["failures"]} == {True}
+
+    code, out, _ = footage("index", pile, tmp_path / "archive", *options)
+    assert code == 0
+    assert json.loads(out)["unchanged"] == len(VIDEOS) + len(BROKEN)
+
+
+def test_index_tells_people_what_it_did_and_what_failed(footage, pile: Path, tiny_weights: Path, tmp_path) -> None:
+    code, out, _ = footage(
+        "index", pile, tmp_path / "a", "--model", tiny_weights, "--window", SCENE_S, "--engine", "local"
+    )
+    assert code == 3
+    assert f"{len(VIDEOS)} videos, {CLIPS} clips" in out
+    assert "broken.mp4: this is no video container we read" in out
+    assert "empty.mov: this is an empty file" in out
+
+
+def test_dry_run_says_so_and_ends_well(footage, pile: Path, tiny_weights: Path, tmp_path) -> None:
+    code, out, _ = footage(
+        "index", pile, tmp_path / "a", "--model", tiny_weights, "--window", SCENE_S, "--engine", "local", "--dry-run"
+    )
+    assert code == 0
+    assert "nothing was changed" in out
+    assert "unknown before the first run" in out
+    assert not (tmp_path / "a").exists()
+
+
+def test_search_json_has_the_documented_hits(footage, archive: Path) -> None:
+    code, out, _ = footage("search", archive, "a red circle", "--top", 4, "--json")
+    hits = json.loads(out)["hits"]
+    assert code == 0
+    assert [hit["rank"] for hit in hits] == [1, 2, 3, 4]
+    assert {"rank", "score", "recall_score", "video_id", "uri", "start_s", "end_s"} <= hits[0].keys()
+    assert [hit["score"] for hit in hits] == sorted((hit["score"] for hit in hits), reverse=True)
+
+
+def test_without_rerank_the_plain_cosine_decides(footage, archive: Path) -> None:
+    _, out, _ = footage("search", archive, "a red circle", "--no-rerank", "--json")
+    cosines = [hit["recall_score"] for hit in json.loads(out)["hits"]]
+    assert len(cosines) == CLIPS
+    assert cosines == sorted(cosines, reverse=True)
+
+
+def test_search_prints_time_codes_and_writes_a_contact_sheet(footage, archive: Path, tmp_path: Path) -> None:
+    code, out, err = footage("search", archive, "something <b>moves</b>", "--html", tmp_path / "sheet.html")
+    page = (tmp_path / "sheet.html").read_text()
+    assert code == 0
+    assert "0:02.0" in out
+    assert "contact sheet" in err
+    assert page.count("data:image/webp;base64,") == CLIPS
+    assert "<b>" not in page
+    assert "three%20scenes.mp4#t=2.00,4.00" in page
+
+
+def test_tag_writes_the_file_it_is_asked_for(footage, archive: Path, tmp_path: Path) -> None:
+    labels = tmp_path / "labels.txt"
+    labels.write_text("left\nright\n")
+    code, out, _ = footage("tag", archive, labels, "--top", 1, "--out", tmp_path / "tags.csv")
+    rows = list(csv.DictReader((tmp_path / "tags.csv").read_text().splitlines()))
+    assert code == 0
+    assert f"{CLIPS} clips tagged" in out
+    assert len(rows) == CLIPS
+    assert {row["label"] for row in rows} <= {"left", "right"}
+
+    _, out, _ = footage("tag", archive, labels, "--top", 0, "--json")
+    tags = json.loads(out)["tags"]
+    assert sum(tag["probability"] for tag in tags) == pytest.approx(CLIPS)
+
+
+def test_info_tells_what_is_there(footage, archive: Path) -> None:
+    code, out, _ = footage("info", archive, "--json")
+    found = json.loads(out)
+    assert code == 0
+    assert found["videos"] == {"ok": len(VIDEOS), "failed": len(BROKEN)}
+    assert found["clips"] == CLIPS
+    assert found["runs"][0]["state"] == "finished"
+    code, out, _ = footage("info", archive)
+    assert code == 0
+    assert f"{len(BROKEN)} failed, {len(VIDEOS)} ok" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("index", "/nowhere", "{tmp}/a"), "error: there is nothing at /nowhere"),
+        (("index", "{tmp}", "{tmp}/a"), "error: no video files under"),
+        (("index", "{pile}", "{tmp}/a", "--model", "no-such-model"), "error: there is no model 'no-such-model'"),
+        (("index", "{pile}", "{tmp}/a", "--window", "0"), "error: a window of 0.0 s is not usable"),
+        (("search", "{tmp}", "anything"), "error: there is no archive at"),
+        (("search", "{archive}", ""), "error: the text '' is empty"),
+        (("search", "{archive}", "word " * 90), "tokens and the model takes 75"),
+        (("search", "{archive}", "dog", "--top", "0"), "error: --top 0 asks for no hits"),
+        (("tag", "{archive}", "/nowhere.txt"), "error: the label file /nowhere.txt cannot be read"),
+        (("info", "/nowhere"), "error: there is no archive at /nowhere"),
+    ],
+)
+def test_mistakes_end_as_one_clear_sentence(footage, arguments, sentence, archive, pile, tmp_path: Path) -> None:
+    filled = [argument.format(tmp=tmp_path, archive=archive, pile=pile) for argument in arguments]
+    code, out, err = footage(*filled)
+    assert (code, out) == (1, "")
+    assert sentence in err
+    assert "Traceback" not in err
+
+
+def test_an_interrupt_says_how_to_go_on(tiny_weights: Path, pile: Path, tmp_path: Path) -> None:
+    """A real process and a real signal, sent once the archive is there."""
+    archive = tmp_path / "archive"
+    command = [sys.executable, "-m", "jobs", "index", str(pile), str(archive), "--model", str(tiny_weights)]
+    with subprocess.Popen([*command, "--engine", "local"], stderr=subprocess.PIPE, text=True) as process:
+        while not (archive / "runs").exists() and process.poll() is None:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "run the same command again to go on" in err
+
+
+def test_debug_shows_the_traceback_wherever_it_stands(footage) -> None:
+    for arguments in (("--debug", "info", "/nowhere"), ("info", "/nowhere", "--debug")):
+        code, _, err = footage(*arguments)
+        assert code == 1
+        assert "Traceback" in err
+
+
+@pytest.mark.parametrize("arguments", [("index",), ("search", "a"), ("index", "a", "b", "--engine", "steam"), ("fly",)])
+def test_wrong_usage_ends_with_2(footage, arguments) -> None:
+    assert footage(*arguments)[0] == 2
+
+
+def test_help_needs_no_heavy_library() -> None:
+    code = "import sys, jobs.__main__; print(*{name.split('.')[0] for name in sys.modules})"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert HEAVY & set(loaded) == set()
+
+
+def test_the_readme_shows_every_command() -> None:
+    readme = Path(__file__).parents[2].joinpath("README.md").read_text()
+    commands = [command.callback.__name__ for command in app.registered_commands if command.callback]
+    assert [name for name in commands if f"footage {name}" not in readme] == []
+    assert all(command.callback.__doc__ for command in app.registered_commands if command.callback)
