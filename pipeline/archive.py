@@ -143,6 +143,7 @@ class Archive:
                 {"space": part.space},
                 now_ms,
                 data_change=True,
+                # Delta's own writer would collect minima and maxima; over hashes and vectors they prune nothing.
                 stats=json.dumps({"numRecords": part.row_count}),
             )
             for part in parts
@@ -152,6 +153,7 @@ class Archive:
 
     def visible_clips(self, space: str, columns: list[str]) -> pa.Table:
         """Committed clips of the current revisions in a space, in clip_id order, with the columns asked for."""
+        # Read before the clips: a video that becomes visible in between is missed whole, never shown in part.
         videos = self.current_videos(space)
         videos = videos.filter(pc.is_in(videos["status"], pa.array(SHOWN)))
         needed = list(dict.fromkeys([*columns, "clip_id", "video_id", "revision"]))
@@ -170,6 +172,7 @@ class Archive:
         columns = ["unit_id", "video_id", "revision", "intact_samples"]
         clips = self._read("clips", columns, space=space)
         videos = self._read("videos", ["video_id", "revision"], space=space)
+        # A revision that any row ever named, shown or superseded, belongs to a finished run and is nothing to resume.
         hidden = clips.filter(pc.invert(pc.is_in(_revision_key(clips), _revision_key(videos))))
         outcomes: dict[str, UnitOutcome] = {}
         revisions: dict[str, int] = {}

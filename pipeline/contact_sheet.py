@@ -24,6 +24,7 @@ def timecode(seconds: float) -> str:
 
 def link(hit: Hit) -> str:
     """A URL that opens the video at the moment, as browsers and most players read it (W3C media fragments)."""
+    # A `#` or `?` in a file name would end the path; quoting keeps them part of it.
     location = quote(str(sources.to_path(hit.uri)), safe="/")
     return f"file://{location}#t={hit.start_s:.2f},{hit.end_s:.2f}"
 

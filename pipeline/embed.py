@@ -41,6 +41,7 @@ class Embed:
     def __call__(self, units: list[DecodedUnit]) -> list[EmbeddedUnit]:
         """One embedded unit for each decoded one, in order."""
         began = time.perf_counter()
+        # One array for all units: passes are filled across their borders.
         frames_NTHWC = np.concatenate([unit.frames_NTHWC for unit in units])
         embedding_NE, contexts = self._forward(frames_NTHWC)
         per_clip_s = (time.perf_counter() - began) / len(frames_NTHWC)

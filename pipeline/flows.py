@@ -142,12 +142,13 @@ class _Tally:
 
 def _execute(job: Job, found: Survey, scratch: Path, began: float) -> IndexReport:
     """Runs the plan, commits as results come, builds the index, and logs the run."""
-    _log(job, "started", None)
+    _log(job, "started", None)  # before anything is written: a killed run leaves its settings behind
     settled = [row for failed in found.failures if (row := revisions.unreadable(job, failed)) is not None]
     settled += [revisions.touched(job, source) for source in found.touched]
     settled += [revisions.gone(job, video) for video in found.gone]
     job.archive.commit_videos(settled)
     rows = list(_index_units(job, found, scratch))
+    # The index is derived: should this be the instant of a crash, the next search builds it.
     vectors.build(job.archive, job.space.id, job.space.model.embed_dim)
     shown = [row for row in rows if row.status != "failed"]
     broken = [row for row in rows if row.status == "failed"]
@@ -180,11 +181,11 @@ def _index_units(job: Job, found: Survey, scratch: Path) -> Iterator[VideoRow]:
     units = [unit for item in found.plans for unit in item.todo]
     total_s, done_s = sum(map(_length_s, units)), 0.0
     lengths = {unit.unit_id: _length_s(unit) for unit in units}
-    unfinished = dict(tallies)
+    unfinished = dict(tallies)  # a video leaves it when its row is committed; what is left at the end was lost
     results = engine.run(_stages(job, units), units, engine=job.settings.engine, scratch=scratch) if units else iter(())
     for batch in _every(COMMIT_EVERY_S, results):
         parts = [result for result in batch if isinstance(result, Part)]
-        job.archive.commit_parts(parts)
+        job.archive.commit_parts(parts)  # before the rows of the videos they complete: never the other way round
         for unit_id in _account(batch, tallies, owners):
             done_s += lengths[unit_id]
         yield from _commit_finished(job, unfinished)
@@ -243,6 +244,7 @@ def _every(seconds: float, results: Iterable[Any]) -> Iterator[list[Any]]:
 
 def _stages(job: Job, units: list[Unit]) -> list[Stage]:
     """Decode, embed, write."""
+    # Units of short videos share a forward pass; a unit of 64 clips fills several alone.
     mean_clips = sum(len(unit.windows) for unit in units) / len(units)
     together = max(1, round(CLIPS_PER_PASS / mean_clips))
     settings = job.settings
@@ -258,7 +260,7 @@ def _stages(job: Job, units: list[Unit]) -> list[Stage]:
             work=Embed(settings.model, settings.context, settings.device),
             batch_size=together,
             resident=True,
-            num_cpus=0.5,
+            num_cpus=0.5,  # with the writer's half, one logical CPU of four: the rest decode
             num_gpus=1.0 if on_gpu else 0.0,
         ),
         Stage(

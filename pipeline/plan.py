@@ -65,7 +65,7 @@ def difference(files: Iterable[SourceFile], known: Mapping[str, VideoRow], root:
 
 def _is_below(uri: str, root: str) -> bool:
     """Whether a uri lies in the folder `root`."""
-    return uri.startswith(root.rstrip("/") + "/")
+    return uri.startswith(root.rstrip("/") + "/")  # the slash keeps /videos2 out of /videos
 
 
 def _is_settled(file: SourceFile, known: VideoRow | None) -> bool:
@@ -104,11 +104,13 @@ def plan_video(
     `pending_revision` the highest revision among this video's. They are taken over if the content is still the same;
     if it is not, the next revision is used, so that clips of two contents never meet.
     """
+    # A video keeps its id through changes of content; revisions tell them apart.
     video_id = known.video_id if known else new_video_id(video.source)
     base = known.revision + 1 if known else 1
     revision = max(base, pending_revision)
     units = _units(video, video_id, revision, space)
     done = tuple(pending[unit.unit_id] for unit in units if unit.unit_id in pending)
+    # The interrupted run worked on other content: its clips must stay hidden for ever.
     if pending_revision >= base and not done:
         revision = pending_revision + 1
         units = _units(video, video_id, revision, space)

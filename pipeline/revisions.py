@@ -25,6 +25,7 @@ def indexed(job: Job, item: VideoPlan, outcomes: Sequence[UnitOutcome], failures
     if clip_count == len(item.video.windows) and fraction >= INTACT_FRACTION:
         return row
     first = next(iter(failures), None)
+    # Not a stage's failure: some packets did not decode, or their frames came out flagged.
     missing = f"{1 - fraction:.0%} of the wanted frames are missing or damaged"
     return replace(
         row,
@@ -32,6 +33,7 @@ def indexed(job: Job, item: VideoPlan, outcomes: Sequence[UnitOutcome], failures
         error_kind=first.kind if first else "damaged",
         error=first.error if first else missing,
         stage=first.stage if first else "decode",
+        # Damage in the content is permanent (all of nothing is true); a worker that died may have been unlucky.
         permanent=all(failed.permanent for failed in failures),
     )
 

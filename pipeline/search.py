@@ -45,6 +45,7 @@ def search(opened: OpenSpace, text: str, *, top: int = 10, rerank: bool = True) 
     began = time.perf_counter()
     query_E = encode_text(opened.model, [text])[0].cpu().numpy()
     index = vectors.open_current(opened.archive, opened.space, opened.model.config.embed_dim)
+    # Ranks come from the model's score, so that recall must reach deeper than the page that is shown.
     recalled = dict(index.search(query_E, max(top, RECALL_DEPTH) if rerank else top))
     columns = ["video_id", "start_s", "end_s", "thumbnail", "embedding", "context"]
     clips = opened.archive.clips_by_id(opened.space, list(recalled), columns if rerank else columns[:4])

@@ -38,6 +38,7 @@ def open_space(folder: str | Path, model_source: str | None = None) -> OpenSpace
     """
     archive = Archive.open(folder)
     run = serving_run(archive)
+    # Files move; weights are known by their hash, wherever they lie.
     source = model_source or run["settings"]["index"]["model"]
     model = load(source)
     assert model.provenance is not None, "models come from xclip_core.load"

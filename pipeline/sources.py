@@ -100,6 +100,7 @@ def _from_paths(paths: list[Path]) -> Inventory:
     """The named files, each once, in the order given."""
     files: list[SourceFile] = []
     problems: list[Failed] = []
+    # Keyed by uri: a file that a glob or list names twice is one file.
     for path in {to_uri(path): path for path in paths}.values():
         try:
             stat = path.stat()

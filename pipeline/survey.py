@@ -90,6 +90,7 @@ def _inspect(job: Job, files: tuple[SourceFile, ...], scratch: Path) -> tuple[li
         job.watch(Progress("inspect", number, len(files)))
     seen = {video.source.file for video in inspected} | {plan.source_of(failed).file for failed in failures}
     failures += [died(file, "inspect", plan.inspect_deadline_s(file)) for file in files if file not in seen]
+    # Workers finish in any order; plans, and with them ids and reports, must not depend on it.
     order = {file.uri: place for place, file in enumerate(files)}
     inspected.sort(key=lambda video: order[video.source.file.uri])
     return inspected, failures

@@ -136,6 +136,7 @@ def tag(opened: OpenSpace, labels: LabelSet, *, top: int = 3) -> TagReport:
     uris = opened.archive.uris(opened.space)
     text_QE = encode_text_raw(opened.model, [prompt for label in labels.labels for prompt in label.prompts])
     tags: list[Tag] = []
+    # Texts are encoded once; the prompt conditioned on each clip is made inside the model's score.
     for batch in clips.to_batches(max_chunksize=CLIPS_PER_BATCH):
         rows = batch.to_pylist()
         logits_BK = label_logits(opened.model, rows, text_QE, labels)
@@ -156,6 +157,7 @@ def _best(
     clips: list[dict[str, Any]], uris: dict[str, str], logits_BK: Tensor, labels: LabelSet, most: int
 ) -> Iterator[Tag]:
     """The best labels of each clip of a batch; `logits_BK` is B x K."""
+    # In float64: over a thousand labels the float32 sum shows in the last printed digit.
     probability_BK = logits_BK.double().softmax(dim=1)
     order_BK = logits_BK.argsort(dim=1, descending=True, stable=True)[:, :most]
     for row, clip in enumerate(clips):

@@ -84,6 +84,7 @@ def _publish(index: faiss.Index, folder: Path, version: int) -> None:
     faiss.write_index(index, str(draft / INDEX_FILE))
     (draft / MANIFEST).write_text(json.dumps({"videos_version": version, "clips": index.ntotal, "type": "flat"}))
     target = folder / str(version)
+    # Another process built the same version meanwhile: same table, same index.
     if target.exists():
         shutil.rmtree(draft)
         return

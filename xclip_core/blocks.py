@@ -19,7 +19,7 @@ class QuickGELU(nn.Module):
     """x * sigmoid(1.702 x), the activation CLIP was trained with; exact GELU moves X-CLIP's logits by 1e-2."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Any shape (...,) in, the same shape out."""
+        """(..., D) to (..., D)."""
         return x * torch.sigmoid(1.702 * x)
 
 

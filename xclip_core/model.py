@@ -125,6 +125,12 @@ class XClip(nn.Module):
                 f"token ids are {token_ids_KL.dtype} of shape {tuple(token_ids_KL.shape)}; "
                 f"expected integers (texts, tokens) with 1 to {limit} tokens, as tokenise returns"
             )
+        # Looked up beyond the table, an id is an IndexError on the CPU and a poisoned context on CUDA.
+        if token_ids_KL.numel() and int(token_ids_KL.max()) >= self.config.vocab_size:
+            raise ShapeError(
+                f"token id {int(token_ids_KL.max())} is beyond this model's vocabulary of {self.config.vocab_size}; "
+                "these weights were trained with another tokeniser"
+            )
 
     def _check_scores(self, video_BE: Tensor, context_BNE: Tensor, text_KE: Tensor) -> None:
         """Raises ShapeError unless videos are B x E, contexts B x N x E and texts K x E."""
