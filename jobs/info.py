@@ -35,7 +35,9 @@ def _print(found: Overview) -> None:
     table = Table(show_header=False)
     for name, value in _rows(found):
         table.add_row(name, Text(value, overflow="fold"))
-    runs = Table("run", "state", "at", "indexed", "failed", "gone", "clips", "time", title="last runs")
+    runs = Table(title="last runs")
+    for name in ("run (UTC)", "state", "indexed", "failed", "gone", "clips", "time"):
+        runs.add_column(name, no_wrap=True)
     for line in found.runs:
         runs.add_row(*_cells(line))
     out = console.results()
@@ -65,4 +67,4 @@ def _cells(line: RunLine) -> list[str]:
     """One row of the second table."""
     counts = (line.indexed, line.failed, line.gone, line.clips)
     took = "" if line.wall_s is None else console.length(line.wall_s)
-    return [line.run_id, line.state, line.at, *("" if count is None else str(count) for count in counts), took]
+    return [line.run_id, line.state, *("" if count is None else str(count) for count in counts), took]

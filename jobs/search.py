@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -46,10 +47,11 @@ def _print(answer: Answer) -> None:
 
     from pipeline.contact_sheet import timecode
 
+    folder = _common_folder([hit.uri for hit in answer.hits])
     table = Table(caption=f"{len(answer.hits)} of {answer.searched} clips in {answer.took_s:.2f} s")
     for name in ("rank", "score", "cosine", "from", "to"):
         table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("video", overflow="fold")
+    table.add_column(Text(f"video in {folder}" if folder else "video"), overflow="fold")
     for hit in answer.hits:
         numbers = (
             str(hit.rank),
@@ -58,5 +60,13 @@ def _print(answer: Answer) -> None:
             timecode(hit.start_s),
             timecode(hit.end_s),
         )
-        table.add_row(*numbers, Text(hit.uri))
+        table.add_row(*numbers, Text(hit.uri.removeprefix(folder)))
     console.results().print(table)
+
+
+def _common_folder(uris: list[str]) -> str:
+    """The folder that all hits lie below, with its slash: said once, it leaves the rows room for names."""
+    if not uris:
+        return ""
+    folder = os.path.commonpath([os.path.dirname(uri) for uri in uris])  # noqa: PTH120  # uris may be URLs
+    return folder.rstrip("/") + "/"

@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from pipeline import sampling, sources
 from pipeline.settings import Sampling
 from pipeline.thumbnails import thumbnail_shape, to_webp
-from schemas.errors import NotAVideo, TooLarge, UndecodableVideo, UnreadableFile
+from schemas.errors import NotAVideo, TooLarge, UndecodableVideo, UnreadableFile, VideoError
 from schemas.records import DecodedUnit, HashedFile, InspectedVideo, Unit, VideoProfile, Window
 from xclip_core.geometry import crop_offset, resized_shape
 
@@ -68,27 +68,32 @@ def _open(uri: str) -> Iterator[tuple[Any, Any]]:
     """A container and its first real video stream. FFmpeg's errors become ours."""
     path = sources.to_path(uri)
     try:
-        with av.open(f"file:{path}", metadata_errors="ignore", options=dict(OPEN_OPTIONS)) as container:
-            yield container, _video_stream(container)
+        container = av.open(f"file:{path}", metadata_errors="ignore", options=dict(OPEN_OPTIONS))
     except UnicodeEncodeError as error:
         raise UnreadableFile("the file name is not valid UTF-8; rename it") from error
     except av.FFmpegError as error:
-        _raise_ours(error, path)
+        raise _not_opened(error, path) from error
+    with container:
+        stream = _video_stream(container)
+        try:
+            yield container, stream
+        except av.FFmpegError as error:
+            raise UndecodableVideo(f"decoding failed: {error.strerror}") from error
 
 
-def _raise_ours(error: av.FFmpegError, path: Path) -> None:
-    """FFmpeg's error as one of ours: the file cannot be read, or it is no video."""
+def _not_opened(error: av.FFmpegError, path: Path) -> VideoError:
+    """Why a file did not open: it cannot be read, or it is no video."""
     if isinstance(error, OSError) and not isinstance(error, ValueError):
-        raise UnreadableFile(f"cannot be read: {error.strerror}") from error
+        return UnreadableFile(f"cannot be read: {error.strerror}")
     what = "an empty file" if not path.stat().st_size else f"no video container we read ({error.strerror})"
-    raise NotAVideo(f"this is {what}") from error
+    return NotAVideo(f"this is {what}")
 
 
 def _video_stream(container: Any) -> Any:
     """The first video stream that has a decoder and is no cover picture."""
     streams = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
     if not streams:
-        kinds = ", ".join(sorted({stream.type for stream in container.streams})) or "no streams at all"
+        kinds = ", ".join(sorted({stream.type for stream in container.streams})) or "a header"
         raise NotAVideo(f"there is no video stream, only {kinds}")
     decodable = [stream for stream in streams if stream.codec_context is not None]
     if not decodable:
