@@ -69,7 +69,8 @@ def _inhabited(frame_times_s: Times, found: list[tuple[float, float]]) -> list[t
     """The spans in which at least one frame starts."""
     edges = np.array(found)
     first = np.searchsorted(frame_times_s, edges[:, 0] - SAME_TIME_S)
-    last = np.searchsorted(frame_times_s, edges[:, 1])
+    # A single frame without a duration makes a span of no length, and is in it.
+    last = np.searchsorted(frame_times_s, np.maximum(edges[:, 1], edges[:, 0] + SAME_TIME_S))
     return [span for span, inside in zip(found, last > first, strict=True) if inside]
 
 

@@ -22,7 +22,7 @@ from schemas.errors import ArchiveError, InputError
 from schemas.records import Hit
 from xclip_core import XClip, encode_text, encode_text_raw
 
-# How many clips the first stage hands to the second: at 1 ms for 100 of them there is no reason to be mean.
+# How many clips the first stage hands to the second; benchmarks/rerank.py prints what the second costs and changes.
 RECALL_DEPTH = 200
 
 
