@@ -235,7 +235,8 @@ class _Resizer:
         limit = MAX_ASPECT * min(height, width)
         picture = self.upright(frame, (min(height, limit), min(width, limit)))
         top, left = crop_offset(picture.shape[0], size), crop_offset(picture.shape[1], size)
-        return picture[top : top + size, left : left + size]
+        # A copy: a view would keep the whole picture, 16 times as large at worst, for each of a unit's samples.
+        return np.ascontiguousarray(picture[top : top + size, left : left + size])
 
     def thumbnail(self, frame: av.VideoFrame) -> bytes:
         """The whole frame as a small WebP picture."""

@@ -55,9 +55,11 @@ REEL: dict[str, tuple[Scene, ...]] = {
     "snowfield": (Scene(shape="circle", colour="blue", motion="down", look="bright", seed=15),),
 }
 QUERIES = ("a red circle moves to the left", "a blue square going up", "something grows", "a dark video")
-# What the demo tags with: the nine motions the embedded model is held to, in words a person would use.
+# What the demo tags with: all motions the embedded model knows, in words a person would use.
 LABELS = {motion: f"something moves {motion.replace('-', ' and ')}" for motion in DIRECTIONS} | {
-    "still": "something stays still"
+    "still": "something stays still",
+    "growing": "something grows",
+    "shrinking": "something shrinks",
 }
 
 

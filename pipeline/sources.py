@@ -6,8 +6,10 @@ in the inventory and later a failure row, never an exception: one locked folder 
 
 from __future__ import annotations
 
+import errno
 import glob
 import os
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote_to_bytes
@@ -103,12 +105,20 @@ def _from_paths(paths: list[Path]) -> Inventory:
     # Keyed by uri: a file that a glob or list names twice is one file.
     for path in {to_uri(path): path for path in paths}.values():
         try:
-            stat = path.stat()
+            found = _look_at(path)
         except OSError as error:
             problems.append(_problem(str(path), error))
         else:
-            files.append(SourceFile(to_uri(path), stat.st_size, stat.st_mtime))
+            files.append(SourceFile(to_uri(path), found.st_size, found.st_mtime))
     return Inventory(tuple(files), tuple(problems), None)
+
+
+def _look_at(path: Path) -> os.stat_result:
+    """Size and time of a regular file. Raises OSError for anything else: a pipe would be waited for, for ever."""
+    found = path.stat()
+    if not stat.S_ISREG(found.st_mode):
+        raise OSError(errno.EINVAL, "not a regular file")
+    return found
 
 
 def _problem(path: str, error: OSError) -> Failed:
