@@ -48,7 +48,7 @@ class Archive:
         archive = cls(folder)
         if archive.exists():
             return archive
-        if archive.folder.exists() and (not archive.folder.is_dir() or any(archive.folder.iterdir())):
+        if archive.folder.exists() and not (archive.folder.is_dir() and all(map(_is_table, archive.folder.iterdir()))):
             raise ArchiveError(f"{archive.folder} is not an archive and not an empty folder; name another place")
         # `videos` comes last: with it the archive exists, so a crash in here leaves something that is made again.
         for name in sorted(tables.TABLES, key=lambda name: name == "videos"):
@@ -234,6 +234,11 @@ class Archive:
             for folder in sorted(self.folder.iterdir())
             if folder.is_dir()
         }
+
+
+def _is_table(entry: Path) -> bool:
+    """Whether a folder's entry is a table of ours, which an interrupted `create` leaves behind."""
+    return entry.name in tables.TABLES and DeltaTable.is_deltatable(str(entry))
 
 
 def _revision_key(rows: pa.Table) -> pa.ChunkedArray:

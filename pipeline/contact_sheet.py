@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import os
 from pathlib import Path
 from urllib.parse import quote
 
@@ -25,7 +26,7 @@ def timecode(seconds: float) -> str:
 def link(hit: Hit) -> str:
     """A URL that opens the video at the moment, as browsers and most players read it (W3C media fragments)."""
     # A `#` or `?` in a file name would end the path; quoting keeps them part of it.
-    location = quote(str(sources.to_path(hit.uri)), safe="/")
+    location = quote(os.fsencode(sources.to_path(hit.uri)), safe="/")
     return f"file://{location}#t={hit.start_s:.2f},{hit.end_s:.2f}"
 
 
@@ -41,7 +42,7 @@ def render(answer: Answer, archive: Path) -> str:
     cards = [
         {
             "hit": hit,
-            "name": sources.to_path(hit.uri).name,
+            "name": os.fsencode(sources.to_path(hit.uri).name).decode("utf-8", "replace"),
             "link": link(hit),
             "start": timecode(hit.start_s),
             "end": timecode(hit.end_s),

@@ -11,6 +11,7 @@ from typing import Any
 
 import xxhash
 
+from pipeline import sources
 from schemas.records import Failed, HashedFile, InspectedVideo, SourceFile, Unit, UnitOutcome, VideoRow
 
 CLIPS_PER_UNIT = 64
@@ -65,7 +66,8 @@ def difference(files: Iterable[SourceFile], known: Mapping[str, VideoRow], root:
 
 def _is_below(uri: str, root: str) -> bool:
     """Whether a uri lies in the folder `root`."""
-    return uri.startswith(root.rstrip("/") + "/")  # the slash keeps /videos2 out of /videos
+    # Both as paths, since uris of names that are not UTF-8 are quoted; the slash keeps /videos2 out of /videos.
+    return str(sources.to_path(uri)).startswith(str(sources.to_path(root)).rstrip("/") + "/")
 
 
 def _is_settled(file: SourceFile, known: VideoRow | None) -> bool:

@@ -109,11 +109,10 @@ def _from_yaml(text: str, file: Path) -> Iterator[Label]:
         content = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise InputError(f"the label file {file} is not YAML: {error}") from error
-    if isinstance(content, list):
-        content = dict.fromkeys(map(str, content))
-    if not isinstance(content, dict):
+    if not isinstance(content, list | dict):
         raise InputError(f"the label file {file} holds a {type(content).__name__}; expected a list or a mapping")
-    for name, prompts in content.items():
+    pairs = content.items() if isinstance(content, dict) else [(name, None) for name in content]
+    for name, prompts in pairs:
         yield Label(str(name), tuple(map(str, _as_list(prompts))) or (str(name),))
 
 

@@ -95,9 +95,12 @@ def _publish(index: faiss.Index, folder: Path, version: int) -> None:
 
 
 def open_current(archive: Archive, space: str, width: int) -> VectorIndex:
-    """The index of the videos committed now, rebuilt if the published one is of another version."""
+    """The index of the videos committed now, rebuilt if the published one is of another version or damaged."""
     version = archive.version("videos")
     file = archive.index_folder(space) / str(version) / INDEX_FILE
-    if not file.is_file():
-        return build(archive, space, width)
-    return VectorIndex(faiss.read_index(str(file)), version)
+    if file.is_file():
+        try:
+            return VectorIndex(faiss.read_index(str(file)), version)
+        except RuntimeError:  # cut short by a full disk or a power cut; FAISS has no error of its own for that
+            shutil.rmtree(file.parent)
+    return build(archive, space, width)

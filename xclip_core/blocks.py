@@ -4,7 +4,7 @@ Parameter names are those of the official checkpoints, so that a state dict load
 Dropout and drop-path are left out: both are zero in every released config (spec §2).
 """
 
-# ... any leading axes, Q queries, M source tokens, D width, H heads, h = 64 head width
+# *any leading axes, Q queries, M source tokens, D width, H heads, h = 64 head width
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ class QuickGELU(nn.Module):
     """x * sigmoid(1.702 x), the activation CLIP was trained with; exact GELU moves X-CLIP's logits by 1e-2."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """(..., D) to (..., D)."""
+        """(*any, D) to (*any, D)."""
         return x * torch.sigmoid(1.702 * x)
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, *, causal: bool = False) -> Tensor:
     """Multi-head attention over the second last axis; heads are 64 wide.
 
-    q is (..., Q, D), k and v are (..., M, D); returns (..., Q, D).
+    q is (*any, Q, D), k and v are (*any, M, D); returns (*any, Q, D).
     """
     # Leading axes become one: torch's fused kernels take four axes, and the fallback for five is 3 to 7 times slower.
     lead = q.shape[:-2]
@@ -45,7 +45,7 @@ class Attention(nn.Module):
         self.out_proj = nn.Linear(width, width)
 
     def forward(self, query: Tensor, source: Tensor, *, causal: bool = False) -> Tensor:
-        """Query (..., Q, D) attends to source (..., M, D); returns (..., Q, D)."""
+        """Query (*any, Q, D) attends to source (*any, M, D); returns (*any, Q, D)."""
         D = query.shape[-1]
         q = F.linear(query, self.in_proj_weight[:D], self.in_proj_bias[:D])
         k, v = F.linear(source, self.in_proj_weight[D:], self.in_proj_bias[D:]).chunk(2, dim=-1)
@@ -63,7 +63,7 @@ class Mlp(nn.Module):
         self.c_proj = nn.Linear(4 * width, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(..., D) to (..., D)."""
+        """(*any, D) to (*any, D)."""
         out: Tensor = self.c_proj(self.gelu(self.c_fc(x)))
         return out
 
@@ -80,7 +80,7 @@ class Block(nn.Module):
         self.mlp = Mlp(width)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(..., tokens, D) to (..., tokens, D)."""
+        """(*any, M, D) to (*any, M, D)."""
         normed = self.ln_1(x)
         x = x + self.attn(normed, normed, causal=self.causal)
         out: Tensor = x + self.mlp(self.ln_2(x))
