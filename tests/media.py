@@ -21,6 +21,7 @@ Painter = Callable[[int, tuple[int, int]], Picture]  # frame number, (width, hei
 STEP = 5  # grey levels between one digit and the next
 DIGITS = 51
 MILLISECOND = Fraction(1, 1000)
+CONTAINERS = {".mkv": "matroska", ".ts": "mpegts", ".mpg": "mpeg"}
 
 
 def grey(number: int, size: tuple[int, int]) -> Picture:
@@ -77,6 +78,7 @@ def make_video(
     codec: str = "libx264",
     container: str | None = None,
     options: dict[str, str] | None = None,
+    muxing: dict[str, str] | None = None,
     b_frames: int = 0,
     gop: int = 12,
     pixels: str | None = None,
@@ -96,7 +98,8 @@ def make_video(
     tick = Fraction(1, rate_hz) if times_s is None else MILLISECOND
     ticks = [round((start_s + time_s) / tick) for time_s in times_s or [n / rate_hz for n in range(frames)]]
     target = Pipe(path, "w") if piped else str(path)
-    with av.open(target, "w", format=container or path.suffix.removeprefix(".").replace("mkv", "matroska")) as output:
+    kind = container or CONTAINERS.get(path.suffix, path.suffix.removeprefix("."))
+    with av.open(target, "w", format=kind, options=muxing or {}) as output:
         stream = output.add_stream(codec, rate=rate_hz)
         stream.width, stream.height = size
         stream.pix_fmt = pixels or ("yuv420p" if size[0] % 2 == size[1] % 2 == 0 else "yuv444p")
@@ -106,13 +109,8 @@ def make_video(
         stream.codec_context.max_b_frames = b_frames
         if rotation:
             stream.set_display_rotation(rotation)
-        silence = (
-            output.add_stream("pcm_s16le" if path.suffix in {".mkv", ".avi", ".mov"} else "aac", rate=8000)
-            if sound
-            else None
-        )
-        if silence is not None:
-            output.mux(_silence(silence, float(ticks[-1] * tick)))
+        if sound:
+            output.mux(silence(output.add_stream("aac", rate=8000, layout="mono"), float(ticks[-1] * tick)))
         for number, pts in enumerate(ticks):
             frame = av.VideoFrame.from_ndarray(paint(number, size), format="rgb24")
             frame.pts, frame.time_base = pts, tick
@@ -123,7 +121,7 @@ def make_video(
     return path
 
 
-def _silence(stream: av.AudioStream, duration_s: float) -> Iterable[av.Packet]:
+def silence(stream: av.AudioStream, duration_s: float) -> Iterable[av.Packet]:
     """Packets of silence, from 0 on."""
     packets: list[av.Packet] = []
     for start in range(0, max(1, int(8000 * duration_s)), 1024):
@@ -136,5 +134,32 @@ def _silence(stream: av.AudioStream, duration_s: float) -> Iterable[av.Packet]:
 def make_sound(path: Path) -> Path:
     """A file with two seconds of silence and no picture."""
     with av.open(str(path), "w") as output:
-        output.mux(_silence(output.add_stream("aac", rate=8000, layout="mono"), 2.0))
+        output.mux(silence(output.add_stream("aac", rate=8000, layout="mono"), 2.0))
+    return path
+
+
+def packet_places(path: Path) -> list[tuple[int, int, bool]]:
+    """Where each picture packet lies in the file, in file order: offset and size in bytes, and whether it is a key."""
+    with av.open(str(path)) as container:
+        packets = [packet for packet in container.demux(video=0) if packet.size]
+        return [(packet.pos, packet.size, packet.is_keyframe) for packet in packets]
+
+
+def damage_packets(path: Path, numbers: Iterable[int], size_bytes: int | None = None) -> Path:
+    """Overwrites the second half of these packets, or `size_bytes` of it, with noise, in place; times stay as they are."""
+    content = bytearray(path.read_bytes())
+    noise = np.random.default_rng(0)
+    places = packet_places(path)
+    for number in numbers:
+        offset, size, _ = places[number]
+        count = size_bytes or size - size // 2
+        content[offset + size // 2 : offset + size // 2 + count] = noise.integers(0, 256, count, np.uint8).tobytes()
+    path.write_bytes(content)
+    return path
+
+
+def truncate(path: Path, fraction: float) -> Path:
+    """Cuts a file off, in place."""
+    content = path.read_bytes()
+    path.write_bytes(content[: int(fraction * len(content))])
     return path

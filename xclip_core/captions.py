@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xclip_core.scenes import VALUES, pick
-from xclip_core.wordings import TALK, actions, article, wordings
+from xclip_core.terms import TALK, article
+from xclip_core.wordings import actions, wordings
 
 # How often a caption mentions what it could.
 MENTION = {

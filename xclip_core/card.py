@@ -34,8 +34,9 @@ In English, in a vocabulary of {words} words and parts of words.
 ## What it does not know
 
 Everything else: people, animals, actions, places, text in the picture, sound, several objects, camera motion. A word
-it never saw carries no meaning: all such words share one vector that it learnt to read past. On ordinary footage it
-orders clips by colour, brightness and coarse motion at best. For anything more, use a released X-CLIP (`--model`).
+it never saw carries no meaning: all such words share one vector that it learnt to read past. It has not been measured
+on ordinary footage; a column "over real pictures" below has generated objects on real, still backgrounds. For anything
+more, use a released X-CLIP (`--model`).
 
 ## Size
 
@@ -54,7 +55,8 @@ Seed {seed}; `footage pretrain` makes it again. AdamW (0.9, 0.98), linear warm-u
 
 Position codes start at a standard deviation of {position_std}. The text tower is trained in both stages: motion words
 cannot be learnt from single frames. The loss on clips is the cross-entropy of the model's own score over texts, plus
-{plain_weight} times that of the plain cosine, which an index's recall uses.
+{plain_weight} times that of the plain cosine, which an index's recall uses, plus
+the squared error of a linear guide, not kept, that reads from each vector where the object is and how far it goes.
 
 Made with torch {torch}, numpy {numpy}, Python {python}, {threads} threads on {machine}, in {minutes:.0f} minutes.
 

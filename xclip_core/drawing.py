@@ -1,59 +1,29 @@
 """Scenes to pixels: anti-aliased shapes over plain, gradient or noise backgrounds, in numpy alone.
 
 Shapes are signed distances evaluated at pixel centres and looks are affine in colour, so one clip is about twenty
-array operations: some 2,000 clips of 8 frames of 64 pixels a second on one core. Nothing is random but the seed of
-the scene; the same scene at another size shows the same picture.
+array operations. Painting only the object's surroundings, frame by frame, was no faster at 64 pixels. Nothing is
+random but the seed of the scene; the same scene at another size shows the same picture.
 """
 
-# T frames, H x W pixels, C = 3 channels, O octaves of noise, G lattice cells per side of each
+# T frames, H x W pixels, C = 3 channels
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from xclip_core.backgrounds import PATTERNS
 from xclip_core.scenes import COLOURS, GROUND_LUMA, HEADING, LUMA, Look, Scene
+from xclip_core.views import Floats, View, whole_view
 
-Floats = NDArray[np.float32]
 Pixels = NDArray[np.uint8]
 
-LATTICE = 16
-OCTAVES = np.array([2.0, 4.0, 8.0, 16.0])  # noise cells per short side
 RADIUS = {"small": (0.085, 0.125), "large": (0.19, 0.26)}  # short sides
 TRAVEL = {"slow": (0.22, 0.36), "fast": (0.55, 0.9)}  # short sides per clip
 GROWTH = (1.8, 3.0)  # largest over smallest radius
 GROWN_RADIUS = (0.2, 0.28)
-
-
-@dataclass(frozen=True, slots=True)
-class View:
-    """Pixel centres of a picture in scene coordinates: x of each column, y of each row, in short sides."""
-
-    x_W: Floats
-    y_H: Floats
-
-    @property
-    def pixels_per_side(self) -> float:
-        """Pixels per short side of the whole picture."""
-        return 1.0 / float(self.x_W[1] - self.x_W[0])
-
-
-def whole_view(height: int, width: int) -> View:
-    """The whole picture at a resolution."""
-    return cropped_view(height, width, min(height, width))
-
-
-def cropped_view(height: int, width: int, short_side_px: float, shift: tuple[float, float] = (0.0, 0.0)) -> View:
-    """What a crop of height x width shows of a picture whose short side has `short_side_px` pixels.
-
-    `shift` moves the crop's centre (x, y, in short sides).
-    """
-    x_W = (np.arange(width) + 0.5 - width / 2) / short_side_px + shift[0]
-    y_H = (np.arange(height) + 0.5 - height / 2) / short_side_px + shift[1]
-    return View(x_W.astype(np.float32), y_H.astype(np.float32))
 
 
 def frame_times(frames: int) -> Floats:
@@ -124,58 +94,8 @@ def _background(scene: Scene, view: View, rng: np.random.Generator) -> Floats:
     """The background 3 x H x W, levels in 0..255."""
     level = GROUND_LUMA[scene.ground] + rng.uniform(-18, 18)
     base_C11 = (level + rng.uniform(-35, 35, (3, 1, 1))).astype(np.float32)
-    pattern = {"plain": _plain, "gradient": _gradient, "textured": _texture}[scene.background]
-    return np.clip(base_C11 + pattern(view, rng), 0, 255)
-
-
-def _plain(view: View, _rng: np.random.Generator) -> Floats:
-    """No pattern: 3 x H x W zeros."""
-    return np.zeros((3, len(view.y_H), len(view.x_W)), dtype=np.float32)
-
-
-def _gradient(view: View, rng: np.random.Generator) -> Floats:
-    """A linear change of colour across the picture in any direction, 3 x H x W."""
-    angle = rng.uniform(0, 2 * np.pi)
-    across_HW = np.float32(np.sin(angle)) * view.y_H[:, None] + np.float32(np.cos(angle)) * view.x_W
-    slope_C11 = rng.uniform(40, 100) + rng.uniform(-25, 25, (3, 1, 1))
-    return across_HW * slope_C11.astype(np.float32)
-
-
-def _texture(view: View, rng: np.random.Generator) -> Floats:
-    """Noise of several octaves, 3 x H x W: from clouds to grain, soft or with hard edges like piles of things."""
-    amplitudes_O = OCTAVES ** -rng.uniform(0.1, 1.1)
-    noise_CHW = _noise(view, amplitudes_O / np.linalg.norm(amplitudes_O), rng)
-    if rng.random() < 0.5:
-        noise_CHW = np.tanh(4 * noise_CHW)  # flat patches with edges
-    out: Floats = noise_CHW * np.float32(rng.uniform(15, 50))
+    out: Floats = np.clip(base_C11 + PATTERNS[scene.background](view, rng), 0, 255)
     return out
-
-
-def _noise(view: View, amplitudes_O: NDArray[np.float64], rng: np.random.Generator) -> Floats:
-    """Periodic value noise summed over octaves, 3 x H x W, mostly grey with some colour, roughly in -1.5..1.5."""
-    O, G = len(OCTAVES), LATTICE  # noqa: E741  # a size, as in the legend
-    grey_OGG = rng.standard_normal((O, G, G), dtype=np.float32)
-    lattice_COGG = grey_OGG + np.float32(0.4) * rng.standard_normal((3, O, G, G), dtype=np.float32)
-    lattice_COGG *= amplitudes_O.astype(np.float32)[:, None, None]
-    offsets_2O1 = rng.uniform(0, G, (2, O, 1))
-    rows_OHG = _interpolation(view.y_H * OCTAVES[:, None] + offsets_2O1[0])
-    columns_OWG = _interpolation(view.x_W * OCTAVES[:, None] + offsets_2O1[1])
-    rows_CHOG = (rows_OHG @ lattice_COGG).transpose(0, 2, 1, 3)
-    H, W = len(view.y_H), len(view.x_W)
-    # Octaves side by side, so that one product both interpolates along x and adds the octaves up.
-    return rows_CHOG.reshape(3, H, O * G) @ columns_OWG.transpose(0, 2, 1).reshape(O * G, W)
-
-
-def _interpolation(positions_OP: NDArray[np.float64]) -> Floats:
-    """Weights O x P x G that interpolate periodic lattices smoothly at P positions, for each octave."""
-    cell_OP = np.floor(positions_OP)
-    part_OP = positions_OP - cell_OP
-    part_OP = part_OP * part_OP * (3 - 2 * part_OP)  # smoothstep: no visible lattice lines
-    index_OP1 = cell_OP.astype(np.int64)[..., None] % LATTICE
-    weights_OPG = np.zeros((*positions_OP.shape, LATTICE), dtype=np.float32)
-    np.put_along_axis(weights_OPG, index_OP1, 1 - part_OP[..., None], axis=-1)
-    np.put_along_axis(weights_OPG, (index_OP1 + 1) % LATTICE, part_OP[..., None], axis=-1)
-    return weights_OPG
 
 
 def _coverage(scene: Scene, centre_T2: Floats, radius_T: Floats, view: View, softness_px: float) -> Floats:
@@ -207,17 +127,13 @@ def _triangle(x_T1W: Floats, y_TH1: Floats) -> Floats:
 
 def _star(x_T1W: Floats, y_TH1: Floats) -> Floats:
     """A pentagram with one point up, T x H x W: inside all but one of its five lines."""
-    largest, second = None, None
-    for k in range(5):
-        angle = np.pi / 2 + k * 2 * np.pi / 5
-        line_THW = np.float32(np.cos(angle)) * x_T1W + np.float32(np.sin(angle)) * y_TH1
-        if largest is None:
-            largest, second = line_THW, np.full_like(line_THW, -np.inf)
-            continue
-        second = np.maximum(second, np.minimum(largest, line_THW))  # type: ignore[arg-type]  # set with `largest`
+    angles = np.pi / 2 + np.arange(5) * 2 * np.pi / 5
+    first, *others = [np.float32(np.cos(a)) * x_T1W + np.float32(np.sin(a)) * y_TH1 for a in angles]
+    largest, second = first, np.full_like(first, -np.inf)
+    for line_THW in others:
+        second = np.maximum(second, np.minimum(largest, line_THW))
         largest = np.maximum(largest, line_THW)
-    out: Floats = second - np.float32(0.48)  # type: ignore[operator]
-    return out
+    return second - np.float32(0.48)
 
 
 def _cross(x_T1W: Floats, y_TH1: Floats) -> Floats:

@@ -3,16 +3,20 @@
 Cross-entropy over texts, with soft targets because several texts can be true of a clip and several clips can share a
 text (two left-moving circles in one batch are not each other's negatives). Texts come in groups, such as a batch's
 captions, or one wording of every motion; a clip chooses within each group.
+
+Generated clips also come with numbers, where the object is and how far it goes, that a linear guide has to read off
+the clip's vector. The guide is thrown away after training. It is there because words for places give no gradient
+until vectors and words agree a little: after 29,000 frames places were at 0.14 top-1 without it, at 0.54 with it.
 """
 
-# B clips, T frames, S pixels, K texts, E joint dimension, L tokens
+# B clips, T frames, S pixels, K texts, E joint dimension, L tokens, G numbers of a guide
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from xclip_core.model import XClip
@@ -40,6 +44,7 @@ class Batch:
     texts: tuple[str, ...]
     truth_BK: Tensor  # bool
     choices: tuple[Choice, ...]
+    guide_BG: Tensor | None = None  # float32 numbers that a guide reads off each clip's vector; none for real footage
 
     def __post_init__(self) -> None:
         given = len(self.frames_BTHWC), len(self.texts)
@@ -72,21 +77,31 @@ def choice_loss(logits_BK: Tensor, batch: Batch) -> Tensor:
     return total / weight
 
 
-def frame_loss(model: XClip, batch: Batch, tokenise: Tokeniser) -> Tensor:
+def guide_loss(guide: nn.Module | None, vector_BE: Tensor, batch: Batch) -> Tensor:
+    """Mean squared error of a guide's reading of vectors B x E; zero without a guide."""
+    if guide is None or batch.guide_BG is None:
+        return vector_BE.new_zeros(())
+    return F.mse_loss(guide(vector_BE), batch.guide_BG.to(vector_BE))
+
+
+def frame_loss(model: XClip, batch: Batch, tokenise: Tokeniser, *, guide: nn.Module | None = None) -> Tensor:
     """Image-text training on single frames (B x 1 x S x S x 3): CLIP's cosine of frame and text, a scalar."""
     frame_B1E, _ = model.visual(normalise(batch.frames_BTHWC.to(model.device), model.dtype))
     text_KE = model.text(tokenise(batch.texts).to(model.device))
-    return choice_loss(plain_logits(model, frame_B1E[:, 0], text_KE), batch)
+    frame_BE = frame_B1E[:, 0]
+    return choice_loss(plain_logits(model, frame_BE, text_KE), batch) + guide_loss(guide, frame_BE, batch)
 
 
-def clip_loss(model: XClip, batch: Batch, tokenise: Tokeniser, *, plain_weight: float = 0.0) -> Tensor:
+def clip_loss(
+    model: XClip, batch: Batch, tokenise: Tokeniser, *, plain_weight: float = 0.0, guide: nn.Module | None = None
+) -> Tensor:
     """X-CLIP's training on clips B x T x S x S x 3: cross-entropy of `model.score`, a scalar.
 
     `plain_weight` adds that much of the same loss on the un-prompted cosine, which an index's recall relies on.
     """
     video_BE, context_BNE = model.video(normalise(batch.frames_BTHWC.to(model.device), model.dtype))
     text_KE = model.text(tokenise(batch.texts).to(model.device))
-    loss = choice_loss(model.score(video_BE, context_BNE, text_KE), batch)
+    loss = choice_loss(model.score(video_BE, context_BNE, text_KE), batch) + guide_loss(guide, video_BE, batch)
     if plain_weight:
         loss = loss + plain_weight * choice_loss(plain_logits(model, video_BE, text_KE), batch)
     return loss

@@ -40,7 +40,7 @@ def measure(model: XClip, *, seed: int, clips: int, backdrops: Path | None = Non
     films: dict[str, Film] = {"crops, as in training": film_cropped, "320 x 240 footage": film_full}
     if backdrops is not None:
         pictures = read_pictures(backdrops)
-        films[f"over {len(pictures)} real pictures"] = film_over(pictures)
+        films[f"objects over {len(pictures)} real pictures"] = film_over(pictures)
     tables = {name: validate(model, seed=seed, clips=clips, film=film) for name, film in films.items()}
     return Measured(clips=clips, seed=seed, tables=tables)
 

@@ -22,7 +22,7 @@ Motion = Literal[
     "left", "right", "up", "down", "up-left", "up-right", "down-left", "down-right", "still", "growing", "shrinking"
 ]
 Speed = Literal["slow", "fast"]
-Background = Literal["plain", "gradient", "textured"]
+Background = Literal["plain", "gradient", "textured", "cluttered"]
 Ground = Literal["dark", "medium", "light"]
 Look = Literal["normal", "dark", "bright", "black-and-white"]
 
@@ -120,7 +120,7 @@ def claims_of(scene: Scene) -> Mapping[str, str]:
         said["size"] = scene.size
     if scene.look != "normal":
         said["look"] = scene.look
-    elif scene.ground != "medium":  # in a darkened picture every ground is dark
+    elif scene.ground != "medium" and scene.background != "cluttered":  # in a darkened picture every ground is dark
         said["ground"] = scene.ground
     return said
 
@@ -143,7 +143,7 @@ def grounds_for(colour: Colour) -> tuple[Ground, ...]:
 
 
 def random_scene(rng: np.random.Generator, motions: tuple[Motion, ...] = MOTIONS) -> Scene:
-    """A scene drawn at random: motion evenly among `motions`, backgrounds mostly textured, looks mostly normal."""
+    """A scene drawn at random: motion evenly among `motions`, looks mostly normal."""
     colour = pick(rng, tuple(COLOURS))
     motion = pick(rng, motions)
     # A travelling object passes near the centre, a resting one may be anywhere that a centre crop keeps.
@@ -155,7 +155,7 @@ def random_scene(rng: np.random.Generator, motions: tuple[Motion, ...] = MOTIONS
         size=pick(rng, get_args(Size)),
         motion=motion,
         speed=pick(rng, get_args(Speed)),
-        background=pick(rng, ("plain", "gradient", "textured", "textured")),
+        background=pick(rng, ("plain", "gradient", "textured", "cluttered")),
         ground=pick(rng, grounds_for(colour)),
         look=pick(rng, ("normal", "normal", "normal", *get_args(Look)[1:])),
         middle=(x, y),

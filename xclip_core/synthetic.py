@@ -10,7 +10,7 @@ numbers makes everything: a seed is a data set that never ends, and held-out dat
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 import numpy as np
@@ -18,13 +18,19 @@ import torch
 from numpy.typing import NDArray
 
 from xclip_core.captions import Caption, caption, label_captions, truth_table
-from xclip_core.drawing import Pixels, View, cropped_view, frame_times, render_planes
+from xclip_core.drawing import TRAVEL, Pixels, frame_times, render_planes
 from xclip_core.geometry import RESIZE_RATIO
 from xclip_core.objective import Batch, Choice
-from xclip_core.scenes import MOTIONS, VALUES, Motion, Scene, claims_of, random_scene
+from xclip_core.scenes import HEADING, MOTIONS, VALUES, Motion, Scene, claims_of, random_scene
+from xclip_core.views import View, cropped_view
 
 # What a single frame cannot show.
 OF_TIME = ("motion", "speed")
+# Shapes are the slowest to be learnt; unweighted they stay at chance (0.2) for 100,000 frames.
+WEIGHTS = {"shape": 5.0}
+GUIDE_SIZE = 5  # numbers per scene, see `guide_numbers`
+MEAN_TRAVEL = {speed: sum(ends) / 2 for speed, ends in TRAVEL.items()}
+GROWTH_SIGN: dict[str, float] = {"growing": 2.0, "shrinking": -2.0}
 NOISE_LEVELS = 12  # largest standard deviation of the noise
 
 
@@ -37,6 +43,7 @@ class Recipe:
     clips: int
     captions: int  # of the first so many clips, one each
     label_sets: int  # attributes per batch, besides motion, of which every value is offered as a choice
+    easy: float = 0.0  # share of scenes with a large object on a plain background, where shapes are learnt first
 
     @property
     def motions(self) -> tuple[Motion, ...]:
@@ -48,8 +55,14 @@ def batches(recipe: Recipe, seed: int | Sequence[int]) -> Iterator[Batch]:
     """Endless batches; the same recipe and seed give the same ones."""
     rng = np.random.default_rng(seed)
     while True:
-        scenes = [random_scene(rng, recipe.motions) for _ in range(recipe.clips)]
+        scenes = [_scene(recipe, rng) for _ in range(recipe.clips)]
         yield batch_of(scenes, recipe, rng)
+
+
+def _scene(recipe: Recipe, rng: np.random.Generator) -> Scene:
+    """A random scene of a recipe, made easy now and then."""
+    scene = random_scene(rng, recipe.motions)
+    return replace(scene, size="large", background="plain") if rng.random() < recipe.easy else scene
 
 
 def batch_of(scenes: Sequence[Scene], recipe: Recipe, rng: np.random.Generator) -> Batch:
@@ -60,14 +73,22 @@ def batch_of(scenes: Sequence[Scene], recipe: Recipe, rng: np.random.Generator) 
     for name in _label_sets(recipe, rng):
         start = len(texts)
         texts += label_captions(name, VALUES[name], rng)
-        choices.append(Choice(start, len(texts)))
+        choices.append(Choice(start, len(texts), weight=WEIGHTS.get(name, 1.0)))
     frames_BTCHW = np.stack([filmed(scene, recipe.frames, recipe.size, rng) for scene in scenes])
     return Batch(
         frames_BTHWC=torch.from_numpy(frames_BTCHW).permute(0, 1, 3, 4, 2),
         texts=tuple(c.text for c in texts),
         truth_BK=torch.from_numpy(truth_table(truths, texts)),
         choices=tuple(choices),
+        guide_BG=torch.tensor([guide_numbers(scene) for scene in scenes]),
     )
+
+
+def guide_numbers(scene: Scene) -> list[float]:
+    """Where the object is half-way (x, y), how far it goes (x, y) and how it grows, each about one in size."""
+    step = MEAN_TRAVEL[scene.speed] / 0.4
+    x, y = HEADING.get(scene.motion, (0.0, 0.0))
+    return [scene.middle[0] / 0.2, scene.middle[1] / 0.2, x * step, y * step, GROWTH_SIGN.get(scene.motion, 0.0)]
 
 
 def visible_claims(scene: Scene, frames: int) -> Mapping[str, str]:

@@ -93,10 +93,18 @@ def learning_rate(step: int, settings: TrainSettings, factor: float = 1.0) -> fl
 
 
 def train(
-    model: XClip, batches: Iterator[Batch], loss_of: Callable[[Batch], Tensor], settings: TrainSettings
+    model: XClip,
+    batches: Iterator[Batch],
+    loss_of: Callable[[Batch], Tensor],
+    settings: TrainSettings,
+    *,
+    guide: nn.Module | None = None,
 ) -> list[float]:
-    """Trains in place for `settings.steps` batches and returns the loss of each; leaves the model in eval mode."""
-    groups = parameter_groups(model, settings)
+    """Trains in place for `settings.steps` batches and returns the loss of each; leaves the model in eval mode.
+
+    `guide`, a module that `loss_of` uses and that is no part of the model, is trained with it, as a new part.
+    """
+    groups = parameter_groups(model, settings) + _guide_groups(guide, settings)
     optimiser = torch.optim.AdamW(groups, betas=BETAS)  # type: ignore[arg-type]  # mypy wants plain dicts
     model.train()
     losses: list[float] = []
@@ -109,6 +117,14 @@ def train(
             log.info("step %d of %d: loss %.3f", step + 1, settings.steps, recent)
     model.eval()
     return losses
+
+
+def _guide_groups(guide: nn.Module | None, settings: TrainSettings) -> list[Group]:
+    """The group of a guide's parameters, if there is one."""
+    if guide is None:
+        return []
+    factor = settings.new_parts_factor
+    return [Group(params=list(guide.parameters()), weight_decay=0.0, factor=factor, lr=settings.lr * factor)]
 
 
 def _update(model: XClip, optimiser: torch.optim.Optimizer, loss: Tensor, settings: TrainSettings) -> float:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from xclip_core.captions import Caption, caption, label_captions, training_words, truth_table
-from xclip_core.drawing import cropped_view, frame_times, render, render_planes, whole_view
+from xclip_core.drawing import frame_times, render, render_planes
 from xclip_core.scenes import (
     COLOURS,
     DIRECTIONS,
@@ -26,7 +26,8 @@ from xclip_core.scenes import (
     place_of,
     random_scene,
 )
-from xclip_core.synthetic import Recipe, batches, filmed, visible_claims
+from xclip_core.synthetic import Recipe, batches, filmed, guide_numbers, visible_claims
+from xclip_core.views import cropped_view, whole_view
 from xclip_core.wordings import LABELS, wordings
 
 # Dark on a plain light ground, so that a threshold finds the object.
@@ -236,6 +237,19 @@ def test_batch_offers_every_motion_and_its_own_captions():
     assert motion.stop - motion.start == len(MOTIONS)
     assert (batch.truth_BK[:, motion.start : motion.stop].sum(dim=1) == 1).all()
     assert len(others) == 2
+
+
+def test_guide_tells_where_the_object_goes():
+    left, down, growing = (guide_numbers(Scene(motion=m, middle=(0.1, 0.0))) for m in ("left", "down", "growing"))
+    assert left[0] == pytest.approx(0.5)
+    assert left[2] < -1
+    assert down[3] > 1
+    assert (left[4], growing[2:]) == (0, [0, 0, 2])
+
+
+def test_easy_scenes_are_large_on_plain_ground():
+    batch = next(batches(replace(RECIPE, easy=1.0, clips=30, captions=30, label_sets=8), 9))
+    assert not any("textured" in text or "tiny" in text for text in batch.texts[:30])
 
 
 def test_single_frames_never_speak_of_time():

@@ -1,0 +1,1 @@
+"""The pipeline part by part: real video files, real tables, real indexes, and Ray where marked."""

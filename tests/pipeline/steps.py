@@ -1,0 +1,43 @@
+"""The first steps of indexing a file, one call each, for tests that start from a path."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pipeline import decode, plan, sources
+from pipeline.settings import Sampling
+from schemas.records import DecodedUnit, HashedFile, InspectedVideo, Unit
+from tests.media import Picture
+
+SIZE = 32  # pixels, of the model that the tests decode for
+
+
+def source(path: Path) -> HashedFile:
+    """The file, read."""
+    return sources.fingerprint(sources.take_inventory(path).files[0])
+
+
+def inspected(path: Path, window_s: float = 1.0, frames: int = 5, stride_s: float | None = None) -> InspectedVideo:
+    """The file cut into windows."""
+    sampling = Sampling(window_s=window_s, stride_s=window_s if stride_s is None else stride_s, frames=frames)
+    return decode.inspect(source(path), sampling)
+
+
+def units(path: Path, window_s: float = 1.0, frames: int = 5, stride_s: float | None = None) -> tuple[Unit, ...]:
+    """The units of a file that no archive knows."""
+    return plan.plan_video(inspected(path, window_s, frames, stride_s), None, {}, 0, "space").units
+
+
+def decoded(path: Path, window_s: float = 1.0, frames: int = 5, stride_s: float | None = None) -> DecodedUnit:
+    """The clips of a file's first unit."""
+    return decode.decode(units(path, window_s, frames, stride_s)[0], SIZE)
+
+
+def numbers(unit: DecodedUnit, read) -> list[list[int]]:
+    """The number in each frame of each clip; `read` tells it from a picture."""
+    return [[read(frame) for frame in clip] for clip in unit.frames_NTHWC]
+
+
+def pictures(unit: DecodedUnit) -> list[Picture]:
+    """All frames of all clips."""
+    return [frame for clip in unit.frames_NTHWC for frame in clip]

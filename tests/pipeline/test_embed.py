@@ -1,0 +1,95 @@
+"""Decoded units to vectors: the model's own, unit by unit, whoever shares the pass."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline import embed
+from pipeline.contexts import unpack
+from pipeline.embed import Embed
+from schemas.errors import ShapeError
+from schemas.records import DecodedUnit
+from tests.models import WORDED, random_frames
+from tests.pipeline.factories import unit_of, video_row
+from xclip_core import XClip, encode_video_with_context
+
+FLOAT16_STEP = 2.0**-11  # of numbers just below 1
+
+
+def decoded_unit(name: str, clips: int, seed: int) -> DecodedUnit:
+    unit = unit_of(video_row(f"/videos/{name}.mp4"), clips)
+    frames = random_frames(WORDED, clips=clips, seed=seed).numpy()
+    return DecodedUnit(
+        unit, unit.windows, frames, tuple(f"{name}{n}".encode() for n in range(clips)), (5,) * clips, 0.25
+    )
+
+
+@pytest.fixture(scope="module")
+def units() -> list[DecodedUnit]:
+    return [decoded_unit(name, clips, seed) for seed, (name, clips) in enumerate([("a", 3), ("b", 1), ("c", 18)])]
+
+
+@pytest.fixture(scope="module")
+def stage(tiny_weights: Path) -> Embed:
+    return Embed(str(tiny_weights), "float16")
+
+
+def test_vectors_and_contexts_are_those_of_the_model(stage: Embed, units: list[DecodedUnit], tiny_model: XClip) -> None:
+    for unit, made in zip(units, stage(units), strict=True):
+        video_NE, context_NPE = encode_video_with_context(tiny_model, torch.from_numpy(unit.frames_NTHWC))
+        np.testing.assert_allclose(made.embedding_NE, video_NE.numpy(), atol=FLOAT16_STEP)
+        stored = [unpack(context, WORDED.patches, WORDED.embed_dim) for context in made.contexts]
+        np.testing.assert_allclose(np.stack(stored), context_NPE.numpy(), rtol=1e-3, atol=1e-4)
+
+
+def test_vectors_have_unit_length_at_float16_precision(stage: Embed, units: list[DecodedUnit]) -> None:
+    for made in stage(units):
+        assert made.embedding_NE.dtype == np.float32
+        np.testing.assert_array_equal(made.embedding_NE, made.embedding_NE.astype(np.float16).astype(np.float32))
+        np.testing.assert_allclose(np.linalg.norm(made.embedding_NE, axis=1), 1, atol=1e-3)
+
+
+def test_everything_else_goes_through_in_order(stage: Embed, units: list[DecodedUnit]) -> None:
+    made = stage(units)
+    for name in ("unit", "windows", "thumbnails", "intact_samples", "decode_s"):
+        assert [getattr(each, name) for each in made] == [getattr(each, name) for each in units]
+    assert [len(each.embedding_NE) for each in made] == [len(each.contexts) for each in made] == [3, 1, 18]
+    assert all(each.embed_s > 0 for each in made)
+
+
+@pytest.mark.parametrize("clips_per_pass", [1, 4, 100])
+def test_neighbours_and_pass_size_do_not_change_a_vector(
+    clips_per_pass: int, stage: Embed, units: list[DecodedUnit], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    together = stage(units)
+    monkeypatch.setattr(embed, "CLIPS_PER_PASS", clips_per_pass)
+    alone = [made for unit in units for made in stage([unit])]
+    for one, other in zip(alone, together, strict=True):
+        np.testing.assert_allclose(one.embedding_NE, other.embedding_NE, atol=FLOAT16_STEP)
+
+
+@pytest.mark.parametrize(("code", "size_bytes"), [("int8", 9 * (128 + 4)), ("float16", 2 * 9 * 128), ("none", 0)])
+def test_the_context_code_decides_how_much_is_stored(code, size_bytes, tiny_weights: Path, units) -> None:
+    (made,) = Embed(str(tiny_weights), code)(units[:1])
+    assert [len(context) for context in made.contexts] == [size_bytes] * 3
+
+
+def test_the_stage_travels_without_its_model(tiny_weights: Path, units: list[DecodedUnit]) -> None:
+    used = Embed(str(tiny_weights), "none")
+    fresh = pickle.dumps(used)
+    assert len(fresh) < 500
+    before = used(units[:1])
+    after = pickle.loads(fresh)(units[:1])
+    np.testing.assert_array_equal(before[0].embedding_NE, after[0].embedding_NE)
+
+
+def test_frames_of_another_size_are_a_bug_and_no_bad_video(stage: Embed, units: list[DecodedUnit]) -> None:
+    unit = units[1]
+    small = DecodedUnit(unit.unit, unit.windows, unit.frames_NTHWC[:, :, :8, :8], unit.thumbnails, (5,), 0.0)
+    with pytest.raises(ShapeError, match="this model takes uint8 RGB"):
+        stage([small])

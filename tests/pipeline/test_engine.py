@@ -1,0 +1,191 @@
+"""Two engines, one result: bad files become data, bugs stop the run, and a dead worker takes one record along."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pipeline import engine
+from pipeline.engine import Stage, attempt, run
+from schemas.errors import EngineError, NotAVideo
+from schemas.records import Failed
+from tests.pipeline.stages import Counted, Counter, Result, Task, fan_out, first, last, two_seconds
+
+STAGES = [Stage(name="first", work=first), Stage(name="last", work=last)]
+
+
+def local(stages: list[Stage], records: list, scratch: Path) -> list:
+    return list(run(stages, records, engine="local", scratch=scratch))
+
+
+def on_ray(stages: list[Stage], records: list, scratch: Path) -> list:
+    return list(run(stages, records, engine="ray", scratch=scratch))
+
+
+def numbers(results: list) -> list[int]:
+    return sorted(result.number for result in results if isinstance(result, Result))
+
+
+# --- one call of a stage
+
+
+def test_a_bad_file_becomes_a_failure_that_says_all_there_is_to_say() -> None:
+    task = Task(1, "bad_file")
+    assert attempt(STAGES[0], [task]) == [Failed(task, "not_a_video", "this is text", "first", permanent=True)]
+
+
+def test_a_failure_that_may_pass_is_marked_so() -> None:
+    (failure,) = attempt(STAGES[0], [Task(1, "lost_disk")])
+    assert (failure.kind, failure.permanent) == ("unreadable", False)
+
+
+def test_failures_of_earlier_stages_pass_through_untouched() -> None:
+    failure = Failed(Task(7), "undecodable", "no frame", "decode", permanent=True)
+    results = attempt(STAGES[1], [failure, Task(1)])
+    assert failure in results
+    assert numbers(results) == [1]
+    assert attempt(Stage(name="never called", work=None), [failure]) == [failure]
+
+
+def test_a_bug_is_never_a_failure() -> None:
+    with pytest.raises(TypeError, match="a bug in the stage"):
+        attempt(STAGES[0], [Task(1, "bug")])
+
+
+def test_a_bad_file_in_a_batch_of_several_is_a_bug_since_nobody_knows_which() -> None:
+    with pytest.raises(EngineError, match=r"stage first raised .* for a batch; only one record may fail") as caught:
+        attempt(STAGES[0], [Task(1), Task(2, "bad_file")])
+    assert isinstance(caught.value.__cause__, NotAVideo)
+
+
+# --- the plain loop
+
+
+def test_the_loop_runs_every_record_through_every_stage(tmp_path: Path) -> None:
+    results = local(STAGES, [Task(number) for number in range(5)], tmp_path)
+    assert results == [Result(number, os.getpid()) for number in range(5)]
+
+
+def test_the_loop_is_lazy(tmp_path: Path) -> None:
+    taken = []
+
+    def endless() -> Iterator[Task]:
+        for number in range(10**9):
+            taken.append(number)
+            yield Task(number)
+
+    results = run(STAGES, endless(), engine="local", scratch=tmp_path)
+    assert [next(results).number for _ in range(3)] == [0, 1, 2]
+    assert len(taken) == 3
+
+
+def test_a_stage_may_make_more_or_fewer_records(tmp_path: Path) -> None:
+    results = local([Stage(name="fan", work=fan_out), STAGES[1]], [Task(0), Task(3), Task(1)], tmp_path)
+    assert numbers(results) == [1, 3, 3, 3]
+
+
+@pytest.mark.parametrize(("size", "batches"), [(1, [1] * 5), (2, [2, 2, 1]), (5, [5]), (9, [5])])
+def test_batches_are_full_but_for_the_last(size: int, batches: list[int], tmp_path: Path) -> None:
+    counter = Counter()
+    local([Stage(name="count", work=counter, batch_size=size)], [Task(number) for number in range(5)], tmp_path)
+    assert counter.seen == batches
+
+
+def test_a_bad_file_in_the_loop_leaves_the_others_alone(tmp_path: Path) -> None:
+    results = local(STAGES, [Task(0), Task(1, "bad_file"), Task(2, "lost_disk"), Task(3)], tmp_path)
+    assert numbers(results) == [0, 3]
+    assert [(f.record.number, f.kind, f.stage) for f in results if isinstance(f, Failed)] == [
+        (1, "not_a_video", "first"),
+        (2, "unreadable", "first"),
+    ]
+
+
+def test_a_bug_in_the_loop_stops_the_run_as_it_is(tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match="a bug in the stage"):
+        local(STAGES, [Task(0), Task(1, "bug"), Task(2)], tmp_path)
+
+
+def test_nothing_makes_nothing(tmp_path: Path) -> None:
+    assert local(STAGES, [], tmp_path) == []
+
+
+def test_the_engines_are_two() -> None:
+    assert sorted(engine.ENGINES) == ["local", "ray"]
+
+
+# --- Ray
+
+
+@pytest.fixture(scope="module")
+def both_ways(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[list, list]:
+    """The same records through the same stages: what the loop gives, and what Ray gives."""
+    deeds = {3: "bad_file", 5: "lost_disk"}
+    records = [Task(number, deeds.get(number, "work")) for number in range(6)]
+
+    def stages() -> list[Stage]:
+        return [
+            Stage(name="first", work=fan_out),
+            Stage(name="count", work=Counter(), batch_size=3, resident=True, num_cpus=0.5),
+        ]
+
+    scratch = tmp_path_factory.mktemp("scratch")
+    return local(stages(), records, scratch), on_ray(stages(), records, scratch)
+
+
+@pytest.mark.ray
+def test_ray_and_the_loop_give_the_same_results(both_ways: tuple[list, list]) -> None:
+    by_loop, by_ray = (sorted(r.number for r in results if isinstance(r, Counted)) for results in both_ways)
+    assert by_ray == by_loop == [1, 2, 2, 4, 4, 4, 4]
+
+
+@pytest.mark.ray
+def test_ray_and_the_loop_give_the_same_failures(both_ways: tuple[list, list]) -> None:
+    by_loop, by_ray = (sorted(map(str, (r for r in results if isinstance(r, Failed)))) for results in both_ways)
+    assert by_ray == by_loop
+    assert len(by_ray) == 2
+
+
+@pytest.mark.ray
+def test_a_resident_stage_is_one_worker_that_keeps_its_state_and_fills_its_batches(both_ways) -> None:
+    counted = [result for result in both_ways[1] if isinstance(result, Counted)]
+    (worker,) = {result.worker for result in counted}
+    assert worker != os.getpid()
+    batches = {result.batches_before: result.batch_size for result in counted}
+    assert sorted(batches) == list(range(len(batches))), "each batch was counted by the one before it"
+    assert sum(batches.values()) == 7
+
+
+@pytest.fixture(scope="module")
+def disaster(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[list, dict[str, int]]:
+    """What comes out when one record crashes its worker and another hangs in C; and how often each was tried."""
+    notes = tmp_path_factory.mktemp("notes")
+    deeds = {1: "segfault", 3: "hang", 4: "bad_file"}
+    tasks = [Task(number, deeds.get(number, "work"), str(notes)) for number in range(6)]
+    stages = [Stage(name="first", work=first, deadline_s=two_seconds)]
+    results = on_ray(stages, tasks, tmp_path_factory.mktemp("scratch"))
+    return results, {file.name: len(file.read_text().splitlines()) for file in notes.iterdir()}
+
+
+@pytest.mark.ray
+def test_a_crash_and_a_hang_cost_their_own_records_only(disaster: tuple[list, dict[str, int]]) -> None:
+    results, _ = disaster
+    assert sorted(result.number for result in results if isinstance(result, Task)) == [0, 2, 5]
+    assert [f.record.number for f in results if isinstance(f, Failed)] == [4]
+    assert len(results) == 4, "the caller counts: two records never came back"
+
+
+@pytest.mark.ray
+def test_what_kills_its_worker_is_tried_twice_at_most(disaster: tuple[list, dict[str, int]]) -> None:
+    _, tried = disaster
+    assert 1 <= tried["1-segfault"] <= 2
+    assert 1 <= tried["3-hang"] <= 2
+    assert tried["4-bad_file"] == 1, "a bad file is an answer, not a crash"
+
+
+@pytest.mark.ray
+def test_a_bug_on_ray_stops_the_run_with_the_stages_own_words(ray_cluster: None, tmp_path: Path) -> None:
+    with pytest.raises(EngineError, match="no bad file explains: TypeError: a bug in the stage"):
+        on_ray(STAGES[:1], [Task(0), Task(1, "bug")], tmp_path)

@@ -1,0 +1,288 @@
+"""What is to be done, decided from what is there and what is known. No file is opened here."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline import plan
+from schemas.records import Failed, SourceFile, UnitOutcome
+from tests.pipeline.factories import PROFILE, file_at, video, video_row
+
+A = SourceFile("/videos/a.mp4", 100, 1.0)
+
+
+def difference(files, *known, root="/videos"):
+    return plan.difference(files, {row.uri: row for row in known}, root)
+
+
+def outcomes_of(made: plan.VideoPlan) -> dict[str, UnitOutcome]:
+    return {unit.unit_id: UnitOutcome(unit.unit_id, unit.video_id, len(unit.windows), 8) for unit in made.units}
+
+
+# --- files against archive
+
+
+def test_a_file_the_archive_does_not_know_is_read() -> None:
+    found = difference([A])
+    assert (found.to_read, found.unchanged, found.gone) == ((A,), 0, ())
+
+
+def test_a_file_of_the_same_size_and_time_is_not_read() -> None:
+    found = difference([A], video_row())
+    assert (found.to_read, found.unchanged, found.gone) == ((), 1, ())
+
+
+@pytest.mark.parametrize("change", [{"size_bytes": 101}, {"mtime_s": 1.5}, {"mtime_s": 0.5}])
+def test_a_file_of_another_size_or_time_is_read(change: dict) -> None:
+    assert difference([replace(A, **change)], video_row()).to_read
+
+
+@pytest.mark.parametrize(
+    ("known", "is_read"),
+    [
+        pytest.param({"status": "failed", "permanent": True}, False, id="failed for good: left alone"),
+        pytest.param({"status": "failed", "permanent": False, "attempts": 1}, True, id="failed by bad luck: once more"),
+        pytest.param({"status": "failed", "permanent": False, "attempts": 2}, True, id="failed twice: a third time"),
+        pytest.param(
+            {"status": "failed", "permanent": False, "attempts": 3}, False, id="failed three times: left alone"
+        ),
+        pytest.param({"status": "partial", "permanent": True}, False, id="damaged: left alone"),
+        pytest.param({"status": "partial", "permanent": False}, True, id="a part was lost by bad luck: once more"),
+        pytest.param(
+            {"status": "partial", "permanent": False, "attempts": 3}, False, id="lost three times: left alone"
+        ),
+        pytest.param({"status": "gone"}, True, id="gone and back"),
+        pytest.param({"status": "gone", "attempts": 3}, True, id="gone and back after failures"),
+    ],
+)
+def test_what_failed_is_tried_again_only_if_that_may_help(known: dict, is_read) -> None:
+    found = difference([A], video_row(**known))
+    assert bool(found.to_read) is is_read
+    assert found.unchanged == (not is_read)
+
+
+def test_the_attempts_are_three() -> None:
+    assert plan.MAX_ATTEMPTS == 3
+
+
+# --- what is gone
+
+
+def test_a_known_file_that_is_not_there_is_gone() -> None:
+    row = video_row("/videos/old.mp4")
+    assert difference([A], row).gone == (row,)
+
+
+def test_what_is_gone_already_is_not_gone_again() -> None:
+    assert difference([A], video_row("/videos/old.mp4", status="gone")).gone == ()
+
+
+def test_a_failed_file_that_is_not_there_is_gone() -> None:
+    assert difference([A], video_row("/videos/old.mp4", status="failed", permanent=True)).gone
+
+
+@pytest.mark.parametrize(
+    "uri", ["/videos2/a.mp4", "/videos 2/b.mp4", "/other/videos/c.mp4", "/videos.mp4", "/videos", "/b.mp4"]
+)
+@pytest.mark.parametrize("root", ["/videos", "/videos/"])
+def test_nothing_outside_the_folder_is_gone(uri: str, root: str) -> None:
+    assert difference([A], video_row(uri), root=root).gone == ()
+
+
+def test_a_vanished_file_whose_name_is_not_utf8_is_gone_too() -> None:
+    assert difference([A], video_row("file:///videos/caf%E9.mp4")).gone
+    assert not difference([A], video_row("file:///videos2/caf%E9.mp4")).gone
+
+
+def test_below_the_root_of_the_file_system_everything_is_below() -> None:
+    assert difference([A], video_row("/videos/old.mp4"), root="/").gone
+
+
+def test_without_a_folder_nothing_is_gone() -> None:
+    assert difference([A], video_row("/videos/old.mp4"), root=None).gone == ()
+
+
+def test_a_deep_file_is_gone_from_a_folder_above_it() -> None:
+    assert difference([A], video_row("/videos/x/y/z.mp4")).gone
+
+
+uris = st.sampled_from([f"/videos/{name}.mp4" for name in "abcdefgh"])
+statuses = st.sampled_from(["ok", "partial", "failed", "gone"])
+
+
+@given(
+    files=st.dictionaries(uris, st.integers(1, 2)),
+    known=st.dictionaries(uris, st.tuples(statuses, st.booleans(), st.integers(1, 4), st.integers(1, 2))),
+)
+def test_every_file_is_read_or_unchanged_and_every_other_known_one_gone(files, known) -> None:
+    rows = [
+        video_row(uri, status=status, permanent=permanent, attempts=attempts, mtime_s=float(mtime))
+        for uri, (status, permanent, attempts, mtime) in known.items()
+    ]
+    found = difference([SourceFile(uri, 100, float(mtime)) for uri, mtime in files.items()], *rows)
+    assert len(found.to_read) + found.unchanged == len(files)
+    assert {row.uri for row in found.gone} == {row.uri for row in rows if row.status != "gone"} - set(files)
+
+
+# --- what was read against archive
+
+
+@pytest.mark.parametrize(
+    ("known", "is_same"),
+    [
+        ({}, True),
+        ({"fingerprint": "f2"}, False),
+        ({"status": "gone"}, False),
+        ({"status": "failed", "permanent": True}, True),
+        ({"status": "failed", "permanent": False}, False),
+        ({"status": "failed", "permanent": False, "attempts": 3}, True),
+        ({"status": "partial", "permanent": True}, True),
+    ],
+)
+def test_content_decides_whether_a_touched_file_is_indexed_again(known: dict, is_same) -> None:
+    assert plan.is_same_content(file_at(A.uri, mtime_s=99.0), video_row(**known)) is is_same
+
+
+def test_an_unknown_file_is_the_same_as_nothing() -> None:
+    assert not plan.is_same_content(file_at(A.uri), None)
+
+
+# --- units
+
+
+def test_a_new_video_is_revision_one_and_all_of_it_is_to_do() -> None:
+    made = plan.plan_video(video(file_at(A.uri)), None, {}, 0, "s")
+    assert (made.revision, made.attempts, made.done) == (1, 1, ())
+    assert made.todo == made.units
+    assert made.units[0].windows == made.video.windows
+
+
+@pytest.mark.parametrize(("clips", "expected"), [(1, [1]), (64, [64]), (65, [64, 1]), (200, [64, 64, 64, 8])])
+def test_a_unit_has_at_most_64_clips_and_none_is_lost(clips: int, expected: list[int]) -> None:
+    made = plan.plan_video(video(file_at(A.uri), clips), None, {}, 0, "s")
+    assert [len(unit.windows) for unit in made.units] == expected
+    assert tuple(window for unit in made.units for window in unit.windows) == made.video.windows
+    assert len({unit.unit_id for unit in made.units}) == len(made.units)
+
+
+def test_planning_twice_gives_the_same_ids() -> None:
+    first, second = (plan.plan_video(video(file_at(A.uri), 100), None, {}, 0, "s") for _ in range(2))
+    assert first == second
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param({"space": "other"}, id="space"),
+        pytest.param({"source": file_at(A.uri, fingerprint="f2")}, id="content"),
+        pytest.param({"source": file_at("/videos/b.mp4")}, id="place"),
+        pytest.param({"known": video_row(revision=4)}, id="revision"),
+    ],
+)
+def test_unit_ids_differ_wherever_results_may(change: dict) -> None:
+    def ids(space="s", source=None, known=None) -> set[str]:
+        made = plan.plan_video(video(source or file_at(A.uri), 100), known, {}, 0, space)
+        return {unit.unit_id for unit in made.units}
+
+    assert not ids() & ids(**change)
+
+
+def test_a_changed_video_keeps_its_id_and_gets_the_next_revision() -> None:
+    known = video_row(revision=4, attempts=2)
+    made = plan.plan_video(video(file_at(A.uri, fingerprint="f2")), known, {}, 0, "s")
+    assert (made.video_id, made.revision, made.attempts) == (known.video_id, 5, 1)
+
+
+def test_the_same_content_tried_again_counts_its_attempts() -> None:
+    made = plan.plan_video(video(file_at(A.uri)), video_row(status="failed", attempts=2), {}, 0, "s")
+    assert (made.revision, made.attempts) == (2, 3)
+
+
+def test_clip_ids_differ_by_start_revision_space_and_video() -> None:
+    (unit,) = plan.plan_video(video(file_at(A.uri)), None, {}, 0, "s").units
+    base = plan.clip_id(unit, 0.0)
+    others = [
+        plan.clip_id(unit, 0.1),
+        plan.clip_id(replace(unit, revision=2), 0.0),
+        plan.clip_id(replace(unit, space="t"), 0.0),
+        plan.clip_id(replace(unit, video_id="other"), 0.0),
+    ]
+    assert len({base, *others}) == 5
+    assert plan.clip_id(replace(unit, unit_id="another", uri="/moved.mp4"), 0.0) == base
+    assert len(base) == 16
+    assert int(base, 16) >= 0
+
+
+# --- taking over from an interrupted run
+
+
+def test_units_that_are_committed_are_not_done_again() -> None:
+    first = plan.plan_video(video(file_at(A.uri), 130), None, {}, 0, "s")
+    pending = dict(list(outcomes_of(first).items())[:2])
+    second = plan.plan_video(video(file_at(A.uri), 130), None, pending, 1, "s")
+    assert second.units == first.units
+    assert second.done == tuple(pending.values())
+    assert [len(unit.windows) for unit in second.todo] == [2]
+
+
+def test_a_changed_video_that_was_interrupted_is_taken_over_too() -> None:
+    known, source = video_row(revision=3), file_at(A.uri, fingerprint="f2")
+    first = plan.plan_video(video(source), known, {}, 0, "s")
+    second = plan.plan_video(video(source), known, outcomes_of(first), 4, "s")
+    assert (second.revision, second.todo) == (4, ())
+
+
+@pytest.mark.parametrize("known", [None, video_row(revision=3)])
+def test_content_that_changed_between_crash_and_resume_uses_a_revision_of_its_own(known) -> None:
+    first = plan.plan_video(video(file_at(A.uri, fingerprint="f2")), known, {}, 0, "s")
+    changed = video(file_at(A.uri, fingerprint="f3"))
+    second = plan.plan_video(changed, known, outcomes_of(first), first.revision, "s")
+    assert second.done == ()
+    assert second.revision == first.revision + 1
+    assert not {unit.unit_id for unit in second.units} & {unit.unit_id for unit in first.units}
+
+
+def test_after_two_crashes_the_newest_content_that_matches_is_taken_over() -> None:
+    first = plan.plan_video(video(file_at(A.uri, fingerprint="f2")), None, {}, 0, "s")
+    changed = video(file_at(A.uri, fingerprint="f3"))
+    second = plan.plan_video(changed, None, outcomes_of(first), 1, "s")
+    third = plan.plan_video(changed, None, outcomes_of(first) | outcomes_of(second), second.revision, "s")
+    assert (third.revision, third.todo) == (second.revision, ())
+
+
+def test_pending_units_of_other_videos_change_nothing() -> None:
+    other = plan.plan_video(video(file_at("/videos/b.mp4")), None, {}, 0, "s")
+    made = plan.plan_video(video(file_at(A.uri)), None, outcomes_of(other), 0, "s")
+    assert (made.revision, made.done) == (1, ())
+
+
+def test_pending_units_older_than_the_current_row_are_left_hidden() -> None:
+    """A row of revision 5 stands; clips of revision 3 whose row was lost lie around."""
+    stale = plan.plan_video(video(file_at(A.uri)), video_row(revision=2), {}, 0, "s")
+    made = plan.plan_video(video(file_at(A.uri)), video_row(revision=5), outcomes_of(stale), 3, "s")
+    assert (made.revision, made.done) == (6, ())
+
+
+# --- deadlines and failures
+
+
+def test_deadlines_grow_with_packets_and_pixels() -> None:
+    def deadline_s(**change) -> float:
+        profile = replace(PROFILE, **change)
+        (unit,) = plan.plan_video(replace(video(file_at(A.uri)), profile=profile), None, {}, 0, "s").units
+        return unit.deadline_s
+
+    assert (
+        plan.DEADLINE_BASE_S < deadline_s() < deadline_s(packet_count=5000) < deadline_s(packet_count=5000, width=3840)
+    )
+    assert plan.inspect_deadline_s(A) < plan.inspect_deadline_s(replace(A, size_bytes=10**10))
+
+
+def test_a_failure_knows_its_file_whatever_stage_it_came_from() -> None:
+    read = file_at(A.uri)
+    for record, expected in [(A, file_at(A.uri, fingerprint="")), (read, read), (video(read), read)]:
+        assert plan.source_of(Failed(record, "unreadable", "", "", permanent=False)) == expected

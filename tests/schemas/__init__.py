@@ -1,0 +1,1 @@
+"""The records, the tables and the error tree."""
