@@ -103,17 +103,38 @@ def _from_lines(text: str) -> Iterator[Label]:
             yield Label(name, (name,))
 
 
+class _UniqueKeys(yaml.SafeLoader):
+    """YAML whose mappings name a key once: the plain loader keeps the last of two in silence."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002
+        """A mapping; raises InputError for a key that comes twice."""
+        names = [self.construct_object(key, deep=deep) for key, _ in node.value]
+        twice = sorted({str(name) for name in names if names.count(name) > 1})
+        if twice:
+            raise InputError(f"the label file names {', '.join(twice)} more than once; expected each label once")
+        return super().construct_mapping(node, deep=deep)
+
+
 def _from_yaml(text: str, file: Path) -> Iterator[Label]:
     """Labels of a YAML file."""
     try:
-        content = yaml.safe_load(text)
+        content = yaml.load(text, Loader=_UniqueKeys)  # noqa: S506  # a SafeLoader
     except yaml.YAMLError as error:
         raise InputError(f"the label file {file} is not YAML: {error}") from error
     if not isinstance(content, list | dict):
         raise InputError(f"the label file {file} holds a {type(content).__name__}; expected a list or a mapping")
     pairs = content.items() if isinstance(content, dict) else [(name, None) for name in content]
     for name, prompts in pairs:
-        yield Label(str(name), tuple(map(str, _as_list(prompts))) or (str(name),))
+        yield Label(
+            _text(name, file), tuple(_text(prompt, file) for prompt in _as_list(prompts)) or (_text(name, file),)
+        )
+
+
+def _text(value: Any, file: Path) -> str:
+    """A label or prompt of a YAML file. Numbers and `yes` are words too; anything nested is a mistake."""
+    if isinstance(value, list | dict) or value is None:
+        raise InputError(f"the label file {file} has {value!r} in place of a text; expected a label or a prompt there")
+    return str(value)
 
 
 def _as_list(prompts: Any) -> list[Any]:

@@ -81,14 +81,17 @@ def _publish(index: faiss.Index, folder: Path, version: int) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     draft = folder / f".draft-{uuid.uuid4().hex}"
     draft.mkdir()
-    faiss.write_index(index, str(draft / INDEX_FILE))
-    (draft / MANIFEST).write_text(json.dumps({"videos_version": version, "clips": index.ntotal, "type": "flat"}))
     target = folder / str(version)
-    # Another process built the same version meanwhile: same table, same index.
-    if target.exists():
-        shutil.rmtree(draft)
+    try:
+        faiss.write_index(index, str(draft / INDEX_FILE))
+        (draft / MANIFEST).write_text(json.dumps({"videos_version": version, "clips": index.ntotal, "type": "flat"}))
+        os.replace(draft, target)  # noqa: PTH105  # atomic, and says so
+    except OSError:
+        # Another process built the same version meanwhile (same table, same index) and may have swept this draft.
+        shutil.rmtree(draft, ignore_errors=True)
+        if not target.is_dir():
+            raise
         return
-    os.replace(draft, target)  # noqa: PTH105  # atomic, and says so
     for old in folder.iterdir():
         if old != target:
             shutil.rmtree(old, ignore_errors=True)

@@ -146,7 +146,7 @@ def packet_places(path: Path) -> list[tuple[int, int, bool]]:
 
 
 def damage_packets(path: Path, numbers: Iterable[int], size_bytes: int | None = None) -> Path:
-    """Overwrites the second half of these packets, or `size_bytes` of it, with noise, in place; times stay as they are."""
+    """Overwrites the second half of these packets, or `size_bytes` of it, with noise; times stay as they are."""
     content = bytearray(path.read_bytes())
     noise = np.random.default_rng(0)
     places = packet_places(path)

@@ -33,7 +33,7 @@ def opened(footage: Path, tmp_path_factory: pytest.TempPathFactory) -> OpenSpace
     ("text", "video", "scene"),
     [
         ("a red circle moves to the left", "morning.mp4", 0),
-        ("a red circle moves to the right", "morning.mp4", 1),
+        ("a white object moves up and to the right", "night_shift.mp4", 0),
         ("a blue square going up", "morning.mp4", 2),
         ("a blue square moves left", "traffic.mp4", 1),
         ("a purple thing moves up", "kite.mp4", 0),

@@ -362,20 +362,20 @@ def test_a_window_with_no_intact_frame_is_left_out(tmp_path: Path) -> None:
 
 
 def texture(number: int, size: tuple[int, int]) -> np.ndarray:
-    """Coloured blocks that move to the left: what a codec predicts from frame to frame."""
-    noise = np.random.default_rng(1).integers(0, 256, (size[1] // 8, size[0] // 8 + 16, 3))
-    return np.kron(noise, np.ones((8, 8, 1)))[:, number : number + size[0]].astype(np.uint8)
+    """Coloured blocks that move to the left, with grain: a codec predicts them from frame to frame."""
+    blocks = np.random.default_rng(1).integers(0, 256, (size[1] // 8, size[0] // 8 + 16, 3))
+    moving = np.kron(blocks, np.ones((8, 8, 1)))[:, number : number + size[0]]
+    grain = np.random.default_rng(number).integers(-30, 31, moving.shape)
+    return np.clip(moving + grain, 0, 255).astype(np.uint8)
 
 
 @pytest.mark.xfail(reason="frames between a damaged frame and the next key frame are smeared and count as intact")
 def test_damage_that_spreads_to_later_frames_is_counted_up_to_the_next_key_frame(tmp_path: Path) -> None:
     path = make_video(tmp_path / "smear.mp4", frames=75, size=(320, 240), gop=25, paint=texture)
-    whole = decoded(path)
     damage_packets(path, [26])
     hurt = decoded(path)
-    smeared = np.abs(hurt.frames_NTHWC.astype(int) - whole.frames_NTHWC).mean(axis=(2, 3, 4)) > 1
-    assert smeared.tolist() == [[False] * 5, [True] * 5, [False] * 5]
-    assert hurt.intact_samples == (5, 0, 5) or len(hurt.windows) == 2
+    assert (hurt.intact_samples[0], hurt.intact_samples[2]) == (5, 5)
+    assert hurt.intact_samples[1] <= 1, "of 27, 32, 37, 42 and 47 only the first has a sound frame near: 25, the key"
 
 
 def test_samples_within_tolerance_of_their_time_count_as_intact(tmp_path: Path) -> None:
@@ -388,11 +388,11 @@ def test_samples_within_tolerance_of_their_time_count_as_intact(tmp_path: Path) 
 
 
 def test_a_frame_that_the_decoder_flags_as_damaged_is_not_taken(tmp_path: Path) -> None:
-    options = {"crf": "20", "preset": "veryfast"}  # with arithmetic coding, which runs on behind an error
-    path = make_video(tmp_path / "flagged.mp4", size=(320, 240), gop=25, paint=texture, options=options)
+    path = make_video(tmp_path / "flagged.mp4", size=(320, 240), gop=25, paint=texture)
     assert decoded(path).windows[1].frame_times_s[0] == pytest.approx(27 / 25)
     damage_packets(path, [27], size_bytes=40)
     with av.open(str(path)) as container:
+        container.streams.video[0].thread_type = "NONE"  # the flag gets lost between threads
         flagged = [round(frame.time * 25) for frame in container.decode(video=0) if frame.is_corrupt]
     assert flagged == [27], "it decodes, and is flagged"
     assert decoded(path).windows[1].frame_times_s[0] == pytest.approx(26 / 25)

@@ -95,13 +95,11 @@ def test_label_files_that_cannot_be_meant_are_refused(name: str, text: str, mess
         read_labels(written(tmp_path, name, text))
 
 
-@pytest.mark.xfail(reason="YAML keeps the last of two equal keys in silence", raises=pytest.fail.Exception)
 def test_a_yaml_mapping_that_names_a_label_twice_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="names run more than once"):
         read_labels(written(tmp_path, "a.yaml", "run: one\njump: two\nrun: three\n"))
 
 
-@pytest.mark.xfail(reason="prompts of any shape become the text of a Python value", raises=pytest.fail.Exception)
 @pytest.mark.parametrize(
     "text", ["run: {prompts: [a, b]}\n", "- run: a person runs\n", "run: [[a, b]]\n", "run: [null]\n"]
 )
