@@ -387,14 +387,22 @@ def test_samples_within_tolerance_of_their_time_count_as_intact(tmp_path: Path) 
     assert hurt.windows[0].frame_times_s[2] == pytest.approx(11 / 25), "the true time of the frame that was taken"
 
 
-def test_a_frame_that_the_decoder_flags_as_damaged_is_not_taken(tmp_path: Path) -> None:
+def sound_frames(container) -> Iterator[av.VideoFrame]:
+    for packet in container.demux(video=0):
+        try:
+            yield from (frame for frame in packet.decode() if not frame.is_corrupt)
+        except av.error.InvalidDataError:
+            continue
+
+
+def test_a_frame_that_the_decoder_flags_or_refuses_is_not_taken(tmp_path: Path) -> None:
     path = make_video(tmp_path / "flagged.mp4", size=(320, 240), gop=25, paint=texture)
     assert decoded(path).windows[1].frame_times_s[0] == pytest.approx(27 / 25)
     damage_packets(path, [27], size_bytes=40)
     with av.open(str(path)) as container:
         container.streams.video[0].thread_type = "NONE"  # the flag gets lost between threads
-        flagged = [round(frame.time * 25) for frame in container.decode(video=0) if frame.is_corrupt]
-    assert flagged == [27], "it decodes, and is flagged"
+        sound = [round(frame.time * 25) for frame in sound_frames(container)]
+    assert (26 in sound, 27 in sound) == (True, False), "which of the two it does depends on the encoder's bits"
     assert decoded(path).windows[1].frame_times_s[0] == pytest.approx(26 / 25)
 
 
