@@ -86,10 +86,11 @@ def _publish(index: faiss.Index, folder: Path, version: int) -> None:
         faiss.write_index(index, str(draft / INDEX_FILE))
         (draft / MANIFEST).write_text(json.dumps({"videos_version": version, "clips": index.ntotal, "type": "flat"}))
         os.replace(draft, target)  # noqa: PTH105  # atomic, and says so
-    except OSError:
-        # Another process built the same version meanwhile (same table, same index) and may have swept this draft.
+    except (OSError, RuntimeError):  # FAISS raises the second where it cannot write
+        # Another process published meanwhile: this version (same table, same index), or a newer one and swept this.
+        is_overtaken = target.is_dir() or not draft.is_dir()
         shutil.rmtree(draft, ignore_errors=True)
-        if not target.is_dir():
+        if not is_overtaken:
             raise
         return
     for old in folder.iterdir():
@@ -105,5 +106,5 @@ def open_current(archive: Archive, space: str, width: int) -> VectorIndex:
         try:
             return VectorIndex(faiss.read_index(str(file)), version)
         except RuntimeError:  # cut short by a full disk or a power cut; FAISS has no error of its own for that
-            shutil.rmtree(file.parent)
+            shutil.rmtree(file.parent, ignore_errors=True)  # or swept by another process in this instant
     return build(archive, space, width)

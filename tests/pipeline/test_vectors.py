@@ -159,19 +159,45 @@ def test_a_failure_while_writing_publishes_nothing(archive: Archive, monkeypatch
     assert not (archive.index_folder(SPACE) / "1").exists()
 
 
-def test_the_other_one_of_two_builders_may_be_first(archive: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two searches find the index stale at the same time; the other publishes while this one writes."""
+@pytest.mark.parametrize("moment", ["before it writes", "after it wrote"])
+@pytest.mark.parametrize("version", ["the same", "a newer"])
+def test_the_other_one_of_two_builders_may_be_first(
+    version: str, moment: str, archive: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two searches find the index stale at the same time, or one commit apart; the other publishes first."""
     add_video(archive)
     write = vectors.faiss.write_index
 
-    def overtaken(index, path: str) -> None:
-        write(index, path)
+    def other() -> None:
         monkeypatch.setattr(vectors.faiss, "write_index", write)
+        if version == "a newer":
+            add_video(archive, "/videos/newer.mp4")
         vectors.build(archive, SPACE, WIDTH)
 
+    def overtaken(index, path: str) -> None:
+        if moment == "before it writes":
+            other()
+        write(index, path)
+        if moment == "after it wrote":
+            other()
+
     monkeypatch.setattr(vectors.faiss, "write_index", overtaken)
-    assert vectors.build(archive, SPACE, WIDTH).count == 2
-    assert entries(archive) == ["1"]
+    assert vectors.build(archive, SPACE, WIDTH).count == 2, "it answers from what it built"
+    assert entries(archive) == ["2" if version == "a newer" else "1"]
+    assert vectors.open_current(archive, SPACE, WIDTH).count == (4 if version == "a newer" else 2)
+
+
+def test_an_index_that_is_swept_while_it_is_opened_is_built(archive: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
+    add_video(archive)
+    vectors.build(archive, SPACE, WIDTH)
+    read = vectors.faiss.read_index
+
+    def too_late(path: str) -> faiss.Index:
+        monkeypatch.setattr(vectors.faiss, "read_index", read)
+        shutil.rmtree(archive.index_folder(SPACE) / "1")
+        return read(path)
+
+    monkeypatch.setattr(vectors.faiss, "read_index", too_late)
     assert vectors.open_current(archive, SPACE, WIDTH).count == 2
 
 
