@@ -14,7 +14,7 @@ def pretrain(
     effort: Annotated[float, typer.Option(help="Times the steps of the shipped recipe; 0.01 for a trial.")] = 1.0,
     clips: Annotated[int, typer.Option(help="Held-out clips per figure of the card.")] = 900,
     backdrops: Annotated[Path | None, typer.Option(help="A folder of pictures to measure over, as well.")] = None,
-    threads: Annotated[int, typer.Option(help="CPU threads; results differ in the last digits between counts.")] = 2,
+    threads: Annotated[int, typer.Option(help="CPU threads; results differ in the last digits between counts.")] = 1,
 ) -> None:
     """Train the embedded model on generated footage, measure it, and write the file and its card."""
     import logging

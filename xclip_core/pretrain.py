@@ -45,7 +45,7 @@ TINY = XClipConfig(
     text_layers=3,
 )
 FRAMES = TrainSettings(steps=1800, lr=1e-3, warmup_steps=100, new_parts_factor=1.0, weight_decay=0.02, train_text=True)
-CLIPS = TrainSettings(steps=1600, lr=6e-4, warmup_steps=100, new_parts_factor=3.0, weight_decay=0.02, train_text=True)
+CLIPS = TrainSettings(steps=2400, lr=6e-4, warmup_steps=100, new_parts_factor=3.0, weight_decay=0.02, train_text=True)
 FRAME_RECIPE = Recipe(frames=1, size=TINY.image_size, clips=96, captions=24, label_sets=7, easy=0.4)
 CLIP_RECIPE = Recipe(frames=TINY.frames, size=TINY.image_size, clips=48, captions=16, label_sets=1)
 # Position codes at CLIP's and X-CLIP's scales (0.09 and 0.02) are learnt from much later at this size.
