@@ -74,7 +74,7 @@ def _escaped(text: str) -> str:
 
 @contextmanager
 def progress_bar(*, enabled: bool) -> Iterator[Callable[[Progress], None]]:
-    """A function that shows how far a run is: files while inspecting, then footage per second and time left."""
+    """A function that shows how far a run is: files, or while indexing footage per second, and the time left."""
     if not enabled:
         yield lambda _: None
         return
@@ -101,7 +101,7 @@ def progress_bar(*, enabled: bool) -> Iterator[Callable[[Progress], None]]:
 
 def _rate(progress: Progress, elapsed_s: float) -> str:
     """How far and how fast, in words."""
-    if progress.phase == "inspect":
+    if progress.phase != "index":
         return f"{progress.done:.0f} of {progress.total:.0f} files"
     speed = f", {progress.done / elapsed_s:.0f} s/s" if elapsed_s > 1 else ""
     return f"{progress.done:.0f} of {progress.total:.0f} s of footage{speed}"
