@@ -126,8 +126,9 @@ def evaluate(
     """
     labels = _worded(label_set or LabelSet(tuple(Label(name, (name,)) for name in labelled.labels)), settings)
     _check_names(labelled, labels)
+    model = load(settings.model, device=device_named(settings.device))
+    # Workers run in other folders.
     settings = replace(settings, model=canonical_source(settings.model), device=device_named(settings.device))
-    model = load(settings.model, device=settings.device)
     assert model.provenance is not None, "models come from xclip_core.load"
     # Once, and before any video: a label that cannot be read must not cost hours first.
     text_QE = encode_text_raw(model, labels.prompts).cpu()
