@@ -24,6 +24,7 @@ HOMES = {
     # Training looks at pictures too; it is a developer's tool and no part of the pipeline.
     "PIL": ("pipeline/thumbnails.py", "xclip_core/release.py"),
     "open_clip": ("xclip_core/",),
+    "torchvision": ("xclip_core/augment.py",),
     "safetensors": ("xclip_core/",),
     "typer": ("jobs/",),
     "rich": ("jobs/",),
