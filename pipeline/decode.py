@@ -13,7 +13,7 @@ AVI files with B-frames come out in the right order with swapped times, one bad 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
@@ -31,7 +31,7 @@ from pipeline.settings import Sampling
 from pipeline.thumbnails import thumbnail_shape, to_webp
 from schemas.errors import NotAVideo, TooLarge, UndecodableVideo, UnreadableFile, VideoError
 from schemas.records import DecodedUnit, HashedFile, InspectedVideo, Unit, VideoProfile, Window
-from xclip_core.geometry import crop_offset, resized_shape
+from xclip_core.geometry import crop_offset, resized_shape, scaled_shape, squeezed
 
 Picture = NDArray[np.uint8]
 
@@ -48,8 +48,7 @@ MAX_DURATION_S = 366 * 86_400
 REORDER_FRAMES = 4
 # A frame comes out of the first few packets of a sound stream; rotation is not worth decoding more.
 ROTATION_PACKETS = 32
-# Pictures far from square are squeezed to this ratio, so that a 20000 x 2 frame does not become 730000 wide.
-MAX_ASPECT = 16
+NOTHING_INTACT = "no intact frame could be decoded where the file says there are some"
 
 # Log callbacks into Python from FFmpeg's threads deadlock at teardown after a decode error (6 of 6 runs on two files).
 av.logging.set_level(None)
@@ -115,21 +114,39 @@ def inspect(source: HashedFile, settings: Sampling) -> InspectedVideo:
     Raises NotAVideo, UndecodableVideo (no packets, absurd times) or TooLarge.
     """
     with _open(source.file.uri) as (container, stream):
+        packets, rotation = _sound_packets(container, stream)
         context = stream.codec_context
-        if context.width * context.height > MAX_FRAME_PIXELS:
-            raise TooLarge(f"frames of {context.width} x {context.height} are over {MAX_FRAME_PIXELS} pixels")
-        packets, rotation = _packet_times(container, stream)
         codec, width, height = context.name, context.width, context.height
-    if not len(packets):
-        raise UndecodableVideo("the video stream holds no frames")
     times_s, end_s = np.unique(packets[:, 0]), float(packets.sum(axis=1).max())
-    if end_s - times_s[0] > MAX_DURATION_S:
-        raise UndecodableVideo(f"time stamps span {end_s - times_s[0]:.0f} s; they are broken")
     span_s = float(times_s[-1] - times_s[0])
     rate_hz = (len(times_s) - 1) / span_s if span_s > 0 else 0.0
     end_s = max(end_s, float(times_s[-1]) + (1 / rate_hz if rate_hz else 0.0))
     profile = VideoProfile(end_s - float(times_s[0]), width, height, rate_hz, codec, rotation, len(packets))
     return InspectedVideo(source, profile, sampling.windows(times_s, end_s, settings))
+
+
+def frame_times(uri: str) -> sampling.Times:
+    """When every frame to be shown starts, ascending, on the video's own clock; told by packets, nothing is decoded.
+
+    Raises as `inspect` does.
+    """
+    with _open(uri) as (container, stream):
+        packets, _ = _sound_packets(container, stream)
+    return np.unique(packets[:, 0])
+
+
+def _sound_packets(container: Any, stream: Any) -> tuple[NDArray[np.float64], int]:
+    """`_packet_times`, where frames are not too large, there are some, and their times make sense."""
+    width, height = stream.codec_context.width, stream.codec_context.height
+    if width * height > MAX_FRAME_PIXELS:
+        raise TooLarge(f"frames of {width} x {height} are over {MAX_FRAME_PIXELS} pixels")
+    packets, rotation = _packet_times(container, stream)
+    if not len(packets):
+        raise UndecodableVideo("the video stream holds no frames")
+    span_s = packets.sum(axis=1).max() - packets[:, 0].min()
+    if span_s > MAX_DURATION_S:
+        raise UndecodableVideo(f"time stamps span {span_s:.0f} s; they are broken")
+    return packets, rotation
 
 
 def _packet_times(container: Any, stream: Any) -> tuple[NDArray[np.float64], int]:
@@ -220,6 +237,7 @@ class _Resizer:
 
     def __init__(self) -> None:
         self._reformatter = VideoReformatter()
+        self._whole_shape: tuple[int, int] | None = None
 
     def upright(self, frame: av.VideoFrame, shape: tuple[int, int]) -> Picture:
         """The frame at height x width `shape` (before turning), turned as its metadata says: H x W x 3 RGB."""
@@ -231,16 +249,27 @@ class _Resizer:
 
     def model_input(self, frame: av.VideoFrame, size: int) -> Picture:
         """The centre S x S x 3 of the frame, its short side scaled as the model's preprocessing says."""
-        height, width = resized_shape(frame.height, frame.width, size)
-        limit = MAX_ASPECT * min(height, width)
-        picture = self.upright(frame, (min(height, limit), min(width, limit)))
+        picture = self.upright(frame, squeezed(resized_shape(frame.height, frame.width, size)))
         top, left = crop_offset(picture.shape[0], size), crop_offset(picture.shape[1], size)
         # A copy: a view would keep the whole picture, 16 times as large at worst, for each of a unit's samples.
         return np.ascontiguousarray(picture[top : top + size, left : left + size])
 
+    def whole(self, frame: av.VideoFrame, short_side: int) -> Picture:
+        """All of the frame, H x W x 3, the shorter of H and W `short_side`; every frame in the shape of the first."""
+        turned = round(frame.rotation / 90) % 2 == 1
+        if self._whole_shape is None:
+            height, width = squeezed(scaled_shape(frame.height, frame.width, short_side))
+            self._whole_shape = (width, height) if turned else (height, width)
+        # A stream may change its size on the way; pictures that make one array may not.
+        return self.upright(frame, self._whole_shape[::-1] if turned else self._whole_shape)
+
     def thumbnail(self, frame: av.VideoFrame) -> bytes:
         """The whole frame as a small WebP picture."""
         return to_webp(np.ascontiguousarray(self.upright(frame, thumbnail_shape(frame.height, frame.width))))
+
+
+# How a frame becomes a sample's picture.
+_Scale = Callable[[_Resizer, av.VideoFrame], Picture]
 
 
 def inspect_files(settings: Sampling, files: list[HashedFile]) -> list[InspectedVideo]:
@@ -259,10 +288,10 @@ def decode(unit: Unit, image_size: int) -> DecodedUnit:
     wanted_s = sorted({moment for window in unit.windows for moment in window.frame_times_s})
     # The middle sample of a clip is its picture; windows that overlap may share it.
     posters_s = {_middle(window) for window in unit.windows}
-    taken = _take(unit.uri, wanted_s, posters_s, image_size)
+    taken = _take(unit.uri, wanted_s, lambda resizer, frame: resizer.model_input(frame, image_size), posters_s)
     kept = [(window, true_s) for window in unit.windows if (true_s := _true_times(window, taken)) is not None]
     if not kept:
-        raise UndecodableVideo("no intact frame could be decoded where the file says there are some")
+        raise UndecodableVideo(NOTHING_INTACT)
     return DecodedUnit(
         unit=unit,
         windows=tuple(Window(window.start_s, window.end_s, true_s) for window, true_s in kept),
@@ -273,22 +302,33 @@ def decode(unit: Unit, image_size: int) -> DecodedUnit:
     )
 
 
+def short_side_frames(uri: str, wanted_s: Sequence[float], short_side: int) -> Picture:
+    """The frames on the screen at `wanted_s`, in any order and with repeats: T x H x W x 3, upright RGB, all of each.
+
+    The shorter of H and W is `short_side`. One forward pass; raises UndecodableVideo when no intact frame comes out.
+    """
+    taken = _take(uri, sorted(set(wanted_s)), lambda resizer, frame: resizer.whole(frame, short_side))
+    if not taken:
+        raise UndecodableVideo(NOTHING_INTACT)
+    return np.stack([taken[moment].picture for moment in wanted_s])
+
+
 @dataclass(frozen=True, slots=True)
 class _Sample:
-    """What was taken for a wanted time: the frame's own time, its picture S x S x 3, and a thumbnail if asked for."""
+    """What was taken for a wanted time: the frame's own time, its picture H x W x 3, and a thumbnail if asked for."""
 
     time_s: float
     picture: Picture
     thumbnail: bytes
 
 
-def _take(uri: str, wanted_s: list[float], posters_s: set[float], size: int) -> dict[float, _Sample]:
+def _take(uri: str, wanted_s: list[float], scale: _Scale, posters_s: Collection[float] = ()) -> dict[float, _Sample]:
     """Samples by wanted time. Seeks near the first; if the seek lands behind it, starts again from the front."""
     for seek in (True, False):
         with _open(uri) as (container, stream):
             if seek:
                 _seek(container, stream, wanted_s[0])
-            taken = _resize_picked(pick(in_order(_intact_frames(container, stream)), wanted_s), posters_s, size)
+            taken = _resize_picked(pick(in_order(_intact_frames(container, stream)), wanted_s), scale, posters_s)
         if not seek or (taken and taken[wanted_s[0]].time_s <= wanted_s[0] + sampling.SAME_TIME_S):
             break
     return taken
@@ -304,14 +344,16 @@ def _seek(container: Any, stream: Any, moment_s: float) -> None:
         return
 
 
-def _resize_picked(picked: Iterator[tuple[float, _Shot]], posters_s: set[float], size: int) -> dict[float, _Sample]:
-    """Pictures S x S x 3 of the picked frames, by wanted time; a frame picked twice is scaled once."""
+def _resize_picked(
+    picked: Iterator[tuple[float, _Shot]], scale: _Scale, posters_s: Collection[float]
+) -> dict[float, _Sample]:
+    """Pictures H x W x 3 of the picked frames, by wanted time; a frame picked twice is scaled once."""
     resizer = _Resizer()
     taken: dict[float, _Sample] = {}
     last: tuple[_Shot, Picture] | None = None
     for wanted, shot in picked:
         if last is None or last[0] is not shot:
-            last = shot, resizer.model_input(shot.frame, size)
+            last = shot, scale(resizer, shot.frame)
         poster = resizer.thumbnail(shot.frame) if wanted in posters_s else b""
         taken[wanted] = _Sample(shot.time_s, last[1], poster)
     return taken

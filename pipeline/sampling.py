@@ -2,7 +2,10 @@
 
 X-CLIP samples sparsely: T frames at the centres of T equal parts (spec §1). The reference does it by frame number
 over a file; here it is by time over a window, which is the same for constant frame rates and right for variable ones.
+Training and evaluation, which must be comparable with the reference's, go by frame number as it does.
 """
+
+# n frames of a file, T samples of a clip
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ from pipeline.settings import Sampling
 from schemas.records import Window
 
 Times = NDArray[np.float64]  # (n,) seconds, ascending
+Numbers = NDArray[np.int64]  # (T,) frame numbers, from 0
 
 # A last piece shorter than this part of a window joins the window before it.
 SHORTEST_PIECE = 0.5
@@ -77,3 +81,23 @@ def _inhabited(frame_times_s: Times, found: list[tuple[float, float]]) -> list[t
 def tolerance_s(window: Window) -> float:
     """How far a sample may be from its time and still count as intact: a quarter of the sampling step."""
     return max(0.1, 0.25 * (window.end_s - window.start_s) / len(window.frame_times_s))
+
+
+def test_indices(n: int, T: int) -> Numbers:
+    """The reference's samples of a single view: frame floor(i n / T + n / 2T) for i in 0..T-1, repeated where n < T.
+
+    `n 300, T 8 -> 18 56 93 131 168 206 243 281`; `n 3, T 8 -> 0 0 0 1 1 2 2 2`.
+    """
+    return (2 * np.arange(T) + 1) * n // (2 * T)
+
+
+def train_indices(n: int, T: int, rng: np.random.Generator) -> Numbers:
+    """The reference's samples of training and of multi-view tests: a random frame of each of T parts of n // T frames.
+
+    The last n mod T frames are never drawn. With n < T nothing is random, and the last samples may come round to
+    frame 0, as they do in the reference: `n 3, T 8 -> 0 0 1 1 2 2 2 0`.
+    """
+    part = n // T
+    if part:
+        return np.arange(T) * part + rng.integers(part, size=T)
+    return np.round(np.arange(T) * n / T).astype(np.int64) % n

@@ -32,6 +32,7 @@ from tests.media import (
     truncate,
 )
 from tests.pipeline.steps import SIZE, decoded, inspected, numbers, pictures, units
+from xclip_core.geometry import crop_offset, resized_side
 from xclip_core.preprocess import resize_and_crop
 
 QUICK_VP8 = {"crf": "4", "b": "1M", "deadline": "realtime", "cpu-used": "8"}
@@ -493,3 +494,75 @@ def test_a_video_that_we_write_is_read_back_as_it_was(tmp_path: Path) -> None:
     decode.write_video(path, (halves(n, (64, 48)) for n in range(60)), shape=(48, 64), rate_hz=20)
     assert inspected(path).profile.rate_hz == pytest.approx(20)
     check_against_sequential(path)
+
+
+# --- whole frames at chosen times
+
+
+@pytest.mark.parametrize("name", [name for name in STREAMS if "gif" not in name])
+def test_frame_times_are_those_of_a_plain_pass(name: str, tmp_path: Path) -> None:
+    path = make_video(tmp_path / name, frames=40, paint=halves, **STREAMS[name])
+    assert decode.frame_times(str(path)) == pytest.approx(sorted(sequential(path)), abs=1e-6)
+
+
+@pytest.mark.parametrize("name", ["h264, B-frames.mp4", "mpeg4, B-frames.avi", "vp8.webm"])
+def test_whole_frames_come_in_the_order_asked_for_and_as_often(name: str, tmp_path: Path) -> None:
+    path = make_video(tmp_path / name, frames=90, paint=halves, **STREAMS[name])
+    wanted = [30, 7, 7, 89, 0, 31]
+    times_s = decode.frame_times(str(path))[wanted]
+    frames = decode.short_side_frames(str(path), times_s.tolist(), 24)
+    assert [halves_number(frame) for frame in frames] == wanted
+
+
+@pytest.mark.parametrize(
+    ("size", "rotation", "expected"),
+    [((80, 48), 0, (24, 40)), ((48, 80), 0, (40, 24)), ((80, 48), 90, (40, 24)), ((80, 48), 180, (24, 40))],
+)
+def test_whole_frames_are_upright_and_nothing_is_cropped(size, rotation, expected, tmp_path: Path) -> None:
+    path = make_video(tmp_path / "turned.mp4", frames=5, size=size, rotation=rotation, paint=quadrants)
+    frames = decode.short_side_frames(str(path), [0.0, 0.16], 24)
+    assert (frames.shape, frames.dtype) == ((2, *expected, 3), np.uint8)
+    corners = frames[1][[3, 3, -4, -4], [3, -4, 3, -4]] > 128
+    whole = {0: "RGBW", 90: "GWRB", 180: "WBGR"}[rotation]
+    letters = {(True, False, False): "R", (False, True, False): "G", (False, False, True): "B", (True,) * 3: "W"}
+    assert "".join(letters[tuple(corner.tolist())] for corner in corners) == whole
+
+
+def test_the_centre_of_a_whole_frame_is_what_indexing_decodes(tmp_path: Path) -> None:
+    path = make_video(tmp_path / "a.mp4", size=(120, 80), paint=texture)
+    indexed = decoded(path, frames=4)
+    whole = decode.short_side_frames(str(path), indexed.windows[0].frame_times_s, resized_side(SIZE))
+    top, left = crop_offset(whole.shape[1], SIZE), crop_offset(whole.shape[2], SIZE)
+    np.testing.assert_array_equal(whole[:, top : top + SIZE, left : left + SIZE], indexed.frames_NTHWC[0])
+
+
+def test_a_video_far_from_square_is_squeezed_as_in_indexing(tmp_path: Path) -> None:
+    path = make_video(tmp_path / "long.nut", size=(4096, 2), codec="rawvideo", pixels="rgb24", frames=2)
+    assert decode.short_side_frames(str(path), [0.04], 8).shape == (1, 8, 128, 3)
+
+
+def test_frames_of_a_stream_that_changes_its_size_have_one_shape(tmp_path: Path) -> None:
+    first = make_video(tmp_path / "first.ts", frames=10)
+    second = make_video(tmp_path / "second.ts", frames=10, size=(80, 80), start_s=1.0)
+    (path := tmp_path / "both.ts").write_bytes(first.read_bytes() + second.read_bytes())
+    with av.open(str(path)) as container:
+        assert {(frame.width, frame.height) for frame in container.decode(video=0)} == {(64, 48), (80, 80)}
+    times_s = decode.frame_times(str(path))
+    assert decode.short_side_frames(str(path), times_s[[0, -1]].tolist(), 24).shape == (2, 24, 32, 3)
+
+
+def test_what_indexing_refuses_is_refused_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "text.mp4").write_text("this is not a video")
+    for look in (decode.frame_times, lambda uri: decode.short_side_frames(uri, [0.0], 24)):
+        with pytest.raises(NotAVideo, match="no video container we read"):
+            look(str(tmp_path / "text.mp4"))
+    path = make_video(tmp_path / "ruin.mov", frames=10, codec="mjpeg", pixels="yuvj420p", size=(96, 64))
+    content = bytearray(path.read_bytes())
+    for offset, size, _ in packet_places(path):
+        content[offset : offset + size] = bytes(size)
+    path.write_bytes(content)
+    with pytest.raises(UndecodableVideo, match="no intact frame could be decoded"):
+        decode.short_side_frames(str(path), [0.0], 24)
+    monkeypatch.setattr(decode, "MAX_FRAME_PIXELS", 1)
+    with pytest.raises(TooLarge, match="are over 1 pixels"):
+        decode.frame_times(str(path))

@@ -158,3 +158,46 @@ def test_tolerance_is_a_quarter_of_the_sampling_step_and_never_under_a_tenth_of_
 def test_lengths_that_make_no_sense_are_refused(name: str, value: float) -> None:
     with pytest.raises(InputError, match=f"a {name} of .* s is not usable; expected 0.1 to 86400 seconds"):
         Sampling(**{"window_s": 10, "stride_s": 10, f"{name}_s": value})
+
+
+# --- by number, as the reference does it
+
+
+@pytest.mark.parametrize(
+    ("n", "T", "expected"),
+    [
+        (300, 8, [18, 56, 93, 131, 168, 206, 243, 281]),
+        (3, 8, [0, 0, 0, 1, 1, 2, 2, 2]),
+        (1, 4, [0, 0, 0, 0]),
+        (8, 8, [0, 1, 2, 3, 4, 5, 6, 7]),
+    ],
+)
+def test_a_single_view_has_the_frames_of_the_specification(n: int, T: int, expected: list[int]) -> None:
+    assert sampling.test_indices(n, T).tolist() == expected
+
+
+@given(n=st.integers(1, 10_000), T=st.sampled_from([8, 16, 32]))
+def test_a_single_view_is_the_references_formula(n: int, T: int) -> None:
+    assert sampling.test_indices(n, T).tolist() == [int(i * n / T + n / (2 * T)) for i in range(T)]
+
+
+@given(n=st.integers(1, 2000), T=st.integers(1, 32), seed=st.integers(0, 99))
+def test_training_draws_a_frame_of_each_part_and_none_of_the_rest(n: int, T: int, seed: int) -> None:
+    found = sampling.train_indices(n, T, np.random.default_rng(seed))
+    part = n // T
+    if part:
+        assert (found // part).tolist() == list(range(T)), "sample i lies in part i; the last n mod T are in none"
+    else:
+        assert found.tolist() == [round(i * n / T) % n for i in range(T)], "round is half-even in Python too"
+
+
+def test_few_frames_are_repeated_and_come_round_to_the_first_as_in_the_reference() -> None:
+    assert sampling.train_indices(3, 8, np.random.default_rng(0)).tolist() == [0, 0, 1, 1, 2, 2, 2, 0]
+
+
+def test_every_frame_of_a_part_is_drawn_and_the_seed_decides_which() -> None:
+    rng = np.random.default_rng(0)
+    drawn = np.stack([sampling.train_indices(13, 4, rng) for _ in range(200)])
+    assert [sorted(set(column)) for column in drawn.T.tolist()] == [[0, 1, 2], [3, 4, 5], [6, 7, 8], [9, 10, 11]]
+    again = [sampling.train_indices(1000, 8, np.random.default_rng(5)).tolist() for _ in range(2)]
+    assert again[0] == again[1]
