@@ -12,6 +12,7 @@ import typer
 
 from jobs import console
 from jobs.demo import demo
+from jobs.finetune import finetune
 from jobs.index import index
 from jobs.info import info
 from jobs.pretrain import pretrain
@@ -36,7 +37,7 @@ def options(
     console.quiet_libraries(debug=debug)
 
 
-for command in (index, search, tag, info, demo, pretrain):
+for command in (index, search, tag, info, finetune, demo, pretrain):
     app.command()(command)
 
 

@@ -50,6 +50,7 @@ class FinetuneSettings:
     precision: Precision = "auto"
     clip_norm: float | None = None
     recompute: bool = False
+    decoders: int | None = None  # background processes per worker; 0: none; None: what the machine has left
     device: str = "auto"
 
     def __post_init__(self) -> None:

@@ -23,7 +23,7 @@ WORKER_DIED = "worker_died"
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a run is: `phase` is inspect or index; done and total are files, then seconds of footage."""
+    """How far a run is: `phase` is inspect (done and total are files), index (seconds of footage) or train (steps)."""
 
     phase: str
     done: float

@@ -17,7 +17,8 @@ MODULES = {str(file.relative_to(ROOT)): file for layer in LAYERS for file in sor
 # Where a library may be imported: one file, or the folder of a layer.
 HOMES = {
     "av": ("pipeline/decode.py",),
-    "ray": ("pipeline/engine.py",),
+    # Ray Data runs stages, Ray Train runs workers that step together: two halves that share the cluster alone.
+    "ray": ("pipeline/engine.py", "pipeline/distributed.py"),
     "faiss": ("pipeline/vectors.py",),
     "deltalake": ("pipeline/archive.py",),
     "jinja2": ("pipeline/contact_sheet.py",),
@@ -25,6 +26,7 @@ HOMES = {
     "PIL": ("pipeline/thumbnails.py", "xclip_core/release.py"),
     "open_clip": ("xclip_core/",),
     "torchvision": ("xclip_core/augment.py",),
+    "torch.utils.tensorboard": ("pipeline/metrics.py",),  # needs the tensorboard package
     "safetensors": ("xclip_core/",),
     "typer": ("jobs/",),
     "rich": ("jobs/",),
@@ -83,7 +85,7 @@ def test_a_foreign_library_has_one_home(library: str) -> None:
         f"{name}:{line}"
         for name, file in MODULES.items()
         for module, line, _ in imports(file)
-        if module.split(".")[0] == library and not name.startswith(HOMES[library])
+        if f"{module}.".startswith(f"{library}.") and not name.startswith(HOMES[library])
     ]
     assert strays == []
 
