@@ -172,7 +172,6 @@ def loader(clips: Clips, picks: Iterable[list[Pick]], *, processes: int) -> Data
         collate_fn=clips.gather,
         num_workers=processes,
         persistent_workers=processes > 0,
-        multiprocessing_context="forkserver" if processes else None,  # a fork copies locks that threads hold
         timeout=HUNG_S if processes else 0,
         generator=torch.Generator(),  # else it would draw from the global one, which belongs to the training
     )

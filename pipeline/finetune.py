@@ -24,7 +24,7 @@ from typing import Any
 
 import torch
 
-from pipeline import decode, distributed, engine, fitting, metrics, sources
+from pipeline import curves, decode, distributed, engine, fitting, sources
 from pipeline.engine import Stage
 from pipeline.feed import Unread
 from pipeline.fitting import Notes, Run
@@ -107,8 +107,8 @@ def prepare(
         bf16=_is_bf16(settings),
     )
     found = review(split, unread, settings, schedule)
-    if not metrics.has_tensorboard():
-        found = replace(found, warnings=(*found.warnings, metrics.NO_TENSORBOARD))
+    if not curves.has_tensorboard():
+        found = replace(found, warnings=(*found.warnings, curves.NO_TENSORBOARD))
     identity = _identity(run, model.provenance.weights_hash)
     _check_folder(out, identity)
     return Prepared(run, identity, found, unread)

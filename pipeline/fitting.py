@@ -22,7 +22,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from pipeline import feed
 from pipeline.labelled import Example
-from pipeline.metrics import Metrics
+from pipeline.curves import Curves
 from pipeline.protocols import FinetuneSettings, Schedule
 from xclip_core import load
 from xclip_core.checkpoint import load_state, save_model, save_state
@@ -131,13 +131,13 @@ def fit(run: Run, *, device: str, watch: Watch = lambda _: None) -> None:
     """Trains from the folder's checkpoint, or from the start, to the end; leaves models, metrics and a checkpoint."""
     fitting = _Fitting(run, Worker.here(device))
     fitting.resume()
-    metrics = Metrics(run.folder, fitting.training.step) if fitting.worker.writes else None
+    curves = Curves(run.folder, fitting.training.step) if fitting.worker.writes else None
     try:
-        for _ in fitting.steps(metrics):
+        for _ in fitting.steps(curves):
             watch(fitting.training.step)
     finally:
-        if metrics:
-            metrics.close()
+        if curves:
+            curves.close()
     fitting.finish()
 
 
@@ -183,7 +183,7 @@ class _Fitting:
             self.training.load_state_dict(state["training"])
             self.notes = Notes.of(state["notes"])
 
-    def steps(self, metrics: Metrics | None) -> Iterator[int]:
+    def steps(self, curves: Curves | None) -> Iterator[int]:
         """Makes all steps that are left, with what belongs after each; yields their numbers, from 1."""
         training, schedule = self.training, self.run.schedule
         batches = self._batches()
@@ -194,13 +194,13 @@ class _Fitting:
             (loss,) = self.worker.total(training.update(batches, self.loss_of) / self.worker.count)
             self.notes.loss = loss
             epoch, rest = divmod(training.step, schedule.steps_per_epoch)
-            if metrics:
-                metrics.write("train", training.step, epoch=training.step / schedule.steps_per_epoch, loss=loss, lr=lr)
+            if curves:
+                curves.write("train", training.step, epoch=training.step / schedule.steps_per_epoch, loss=loss, lr=lr)
             if not rest:
-                self._end_epoch(epoch, metrics)
+                self._end_epoch(epoch, curves)
             # The clock of the first worker decides for itself alone: nobody else writes.
-            if metrics and (not rest or time.monotonic() - saved_s >= self.run.checkpoint_every_s):
-                self._save(metrics)
+            if curves and (not rest or time.monotonic() - saved_s >= self.run.checkpoint_every_s):
+                self._save(curves)
                 saved_s = time.monotonic()
             yield training.step
 
@@ -231,7 +231,7 @@ class _Fitting:
         target_BK = smooth_targets(labels_B.clamp(min=0), len(self.run.labels)) * (labels_B >= 0).unsqueeze(1)
         return normalise(batch.frames_BTHWC.to(self.worker.device), torch.float32), target_BK
 
-    def _end_epoch(self, epoch: int, metrics: Metrics | None) -> None:
+    def _end_epoch(self, epoch: int, curves: Curves | None) -> None:
         """Measures the model, and keeps it if it is the best so far."""
         score = self._validate(epoch) if self.run.held_out else None
         self.notes.unread = self.worker.union(self.notes.unread)
@@ -241,9 +241,9 @@ class _Fitting:
         is_best = score.is_better(self.notes.best)
         if is_best:
             self.notes.best = score
-        if metrics:
+        if curves:
             values = {name: value for name, value in asdict(score).items() if name != "epoch"}
-            metrics.write("validation", self.training.step, epoch=epoch, **values)
+            curves.write("validation", self.training.step, epoch=epoch, **values)
             if is_best:  # before the checkpoint that says so: should this be the instant of a crash, it is done again
                 save_model(self.training.model, self.run.folder / MODEL)
 
@@ -267,9 +267,9 @@ class _Fitting:
         hits, hits5, loss, clips = self.worker.total(hits, hits5, loss, clips)
         return Score(epoch=epoch, top1=hits / clips, top5=hits5 / clips, loss=loss / clips) if clips else None
 
-    def _save(self, metrics: Metrics) -> None:
+    def _save(self, curves: Curves) -> None:
         """The checkpoint, after the lines that it counts on."""
-        metrics.force()
+        curves.force()
         state = {"training": self.training.state_dict(), "notes": self.notes.state_dict()}
         save_state(self.run.folder / CHECKPOINT, state)
 

@@ -26,7 +26,7 @@ HOMES = {
     "PIL": ("pipeline/thumbnails.py", "xclip_core/release.py"),
     "open_clip": ("xclip_core/",),
     "torchvision": ("xclip_core/augment.py",),
-    "torch.utils.tensorboard": ("pipeline/metrics.py",),  # needs the tensorboard package
+    "torch.utils.tensorboard": ("pipeline/curves.py",),  # needs the tensorboard package
     "safetensors": ("xclip_core/",),
     "typer": ("jobs/",),
     "rich": ("jobs/",),

@@ -20,7 +20,7 @@ EVENTS = "tensorboard"
 NO_TENSORBOARD = "tensorboard is not installed, so metrics go to metrics.jsonl alone; pip install 'footage[train]'"
 
 
-class Metrics:
+class Curves:
     """The open record of a run in `folder`, whose steps after `step` are taken back."""
 
     def __init__(self, folder: Path, step: int) -> None:
