@@ -2,10 +2,10 @@
 
     python benchmarks/finetune_real.py FOOTAGE OUT [--epochs 8] [--lr 1e-4]
 
-FOOTAGE holds MANIFEST.json with a label a file. Labels with two or more clips are used. Of every clip three quarters of
-its time are training samples, each in three square crops (left, middle, right); the quarter between them is `times`:
-known clips at times never trained on. The last clip of every label is kept out entirely: `clips`, which is the figure that
-says something about new footage. `times` chooses the best epoch.
+FOOTAGE holds MANIFEST.json with a label a file. Labels with two or more clips are used. Of every clip three quarters
+of its time are training samples, each in three square crops (left, middle, right); the quarter between them is
+`times`: known clips at times never trained on, by which the best epoch is chosen. The last clip of every label is kept
+out entirely: `clips`, whose figure says something about new footage.
 """
 
 from __future__ import annotations

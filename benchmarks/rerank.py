@@ -17,9 +17,9 @@ from pathlib import Path
 import numpy as np
 
 from pipeline import showcase
+from pipeline.label_sets import read_labels
 from pipeline.search import Answer, search
 from pipeline.serving import OpenSpace, open_space
-from pipeline.tagging import read_labels
 
 ROUNDS = 5
 DEPTH = 10

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pipeline.survey import Progress
 
 # What is counted in a phase; others go by seconds of footage.
-COUNTED = {"inspect": "files", "train": "steps"}
+COUNTED = {"inspect": "files", "evaluate": "files", "train": "steps"}
 EXIT_ERROR = 1
 EXIT_SOME_FAILED = 3
 EXIT_INTERRUPTED = 130
@@ -76,7 +76,7 @@ def _escaped(text: str) -> str:
 
 @contextmanager
 def progress_bar(*, enabled: bool) -> Iterator[Callable[[Progress], None]]:
-    """A function that shows how far a run is: files while inspecting, then footage per second and time left."""
+    """A function that shows how far a run is: files, or while indexing footage per second, and the time left."""
     if not enabled:
         yield lambda _: None
         return

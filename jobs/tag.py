@@ -23,9 +23,9 @@ def tag(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Score every clip with every label by the model's own score and keep the best."""
-    from pipeline import serving, tagging
+    from pipeline import label_sets, serving, tagging
 
-    label_set = tagging.read_labels(labels)
+    label_set = label_sets.read_labels(labels)
     if out is not None:
         tagging.check_export(out)
     report = tagging.tag(serving.open_space(archive, model), label_set, top=top)

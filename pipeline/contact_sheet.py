@@ -1,4 +1,4 @@
-"""Hits as one self-contained HTML page: a picture for each moment, linked to it. The only place that knows Jinja."""
+"""Hits as one self-contained HTML page: a picture for each moment, linked to it."""
 
 from __future__ import annotations
 
@@ -7,9 +7,7 @@ import os
 from pathlib import Path
 from urllib.parse import quote
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
-from pipeline import sources
+from pipeline import pages, sources
 from pipeline.search import Answer
 from schemas.records import Hit
 
@@ -32,13 +30,6 @@ def link(hit: Hit) -> str:
 
 def render(answer: Answer, archive: Path) -> str:
     """The page. Every text in it is escaped: file names are as hostile as files."""
-    environment = Environment(
-        loader=PackageLoader("pipeline"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     cards = [
         {
             "hit": hit,
@@ -50,7 +41,7 @@ def render(answer: Answer, archive: Path) -> str:
         }
         for hit, picture in zip(answer.hits, answer.thumbnails, strict=True)
     ]
-    return environment.get_template("contact_sheet.html").render(answer=answer, cards=cards, archive=archive)
+    return pages.render("contact_sheet.html", answer=answer, cards=cards, archive=archive)
 
 
 def write(answer: Answer, archive: Path, file: Path) -> None:

@@ -25,6 +25,11 @@ from xclip_core import XClip, encode_video_with_context, load
 CLIPS_PER_PASS = 16
 
 
+def device_named(name: str) -> str:
+    """`auto` as the best device there is."""
+    return ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
+
+
 @dataclass(frozen=True)
 class Embed:
     """Units of decoded clips to units of embedded ones."""

@@ -21,8 +21,8 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from pipeline import feed
-from pipeline.labelled import Example
 from pipeline.curves import Curves
+from pipeline.labelled import Example
 from pipeline.protocols import FinetuneSettings, Schedule
 from xclip_core import load
 from xclip_core.checkpoint import load_state, save_model, save_state

@@ -17,11 +17,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from pipeline import decode, engine, plan, revisions, sources, vectors
 from pipeline.archive import Archive, write_part
-from pipeline.embed import CLIPS_PER_PASS, Embed
+from pipeline.embed import CLIPS_PER_PASS, Embed, device_named
 from pipeline.engine import Stage
 from pipeline.plan import VideoPlan
 from pipeline.settings import IndexSettings, space_of
@@ -29,6 +27,7 @@ from pipeline.survey import Job, Progress, Survey, died, survey
 from pipeline.versions import versions
 from schemas.records import (
     Failed,
+    Failure,
     Part,
     Unit,
     UnitOutcome,
@@ -37,15 +36,6 @@ from schemas.records import (
 from xclip_core import canonical_source, load
 
 COMMIT_EVERY_S = 2.0  # a lost run loses at most this much committed work; each commit is a file in the log
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """One video that could not be indexed, as reported."""
-
-    uri: str
-    error_kind: str
-    error: str
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -81,7 +71,7 @@ def index(
     inventory = sources.take_inventory(videos)
     space = space_of(load(settings.model), settings)
     # What is stored must mean the same from any folder and on any worker.
-    settings = replace(settings, model=canonical_source(settings.model), device=_device(settings.device))
+    settings = replace(settings, model=canonical_source(settings.model), device=device_named(settings.device))
     archive = Archive(folder) if dry_run else Archive.create(folder)
     known = archive.known_videos(space.id) if archive.exists() else {}
     run_id = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:6]}"
@@ -94,11 +84,6 @@ def index(
         return _execute(job, survey(job, inventory, scratch), scratch, began)
     finally:
         archive.drop_scratch(run_id)
-
-
-def _device(name: str) -> str:
-    """`auto` as the best device there is."""
-    return ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
 
 
 def _dry_run_report(job: Job, found: Survey, began: float) -> IndexReport:

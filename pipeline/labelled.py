@@ -65,7 +65,8 @@ def read_labelled(source: Path, names: Path | None = None) -> LabelledVideos:
 def _gathered(source: Path, folder: Path, rows: Iterable[Row]) -> LabelledVideos:
     """The rows as examples, each file once. Raises InputError for rows that contradict each other or the disk."""
     label_of: dict[Path, str] = {}
-    for given, label, where in rows:
+    for given, name, where in rows:
+        label = name.strip()
         if not given.strip() or not label:
             raise InputError(f"{source}, {where}: the {'path' if label else 'label'} is empty; expected both")
         path = Path(os.path.abspath(folder / given))  # noqa: PTH100  # resolve() would rename what the user named
@@ -111,15 +112,21 @@ def _table_rows(source: Path, wanted: tuple[str, str], separator: str = ",") -> 
     """Two columns of a text table, row by row."""
     try:
         with source.open(encoding="utf-8-sig", newline="") as stream:
+            # Spaces after a separator are no part of a name, and a quote that never ends is a mistake.
             reader = csv.DictReader(stream, delimiter=separator, skipinitialspace=True, strict=True)
-            first, second = _columns(source, reader.fieldnames or (), wanted)
-            for row in reader:
-                where = f"line {reader.line_num}"
-                if None in row:
-                    raise InputError(f"{source}, {where}: too many fields; put names with {separator!r} in quotes")
-                yield row[first] or "", (row[second] or "").strip(), where
+            yield from _rows(source, reader, wanted)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{source} cannot be read as a table ({error}); expected UTF-8 text") from error
+
+
+def _rows(source: Path, reader: csv.DictReader[str], wanted: tuple[str, str]) -> Iterator[Row]:
+    """Two columns of an open table, row by row."""
+    first, second = _columns(source, reader.fieldnames or (), wanted)
+    for row in reader:
+        where = f"line {reader.line_num}"
+        if None in row:
+            raise InputError(f"{source}, {where}: more fields than columns; put names that hold a separator in quotes")
+        yield row[first] or "", row[second] or "", where
 
 
 def _from_csv(source: Path) -> Iterator[Row]:
@@ -144,7 +151,7 @@ def _from_parquet(source: Path) -> Iterator[Row]:
 
 def _text(value: Any) -> str:
     """A cell of a table; nothing is an empty text."""
-    return "" if value is None else str(value).strip()
+    return "" if value is None else str(value)
 
 
 READERS: dict[str, Callable[[Path], Iterable[Row]]] = {
@@ -185,9 +192,9 @@ def _class_names(source: Path, names: Path) -> dict[int, str]:
         )
     found: dict[int, str] = {}
     for number, name, where in _table_rows(names, ("id", "name")):
-        if not number.strip().isdecimal() or not name or int(number) in found or name in found.values():
+        if not number.strip().isdecimal() or not name.strip() or int(number) in found or name.strip() in found.values():
             raise InputError(f"{names}, {where}: expected a number and a name, each once; got {number!r}, {name!r}")
-        found[int(number)] = name
+        found[int(number)] = name.strip()
     return found
 
 

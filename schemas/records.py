@@ -142,6 +142,15 @@ class Failed:
 
 
 @dataclass(frozen=True, slots=True)
+class Failure:
+    """One video that could not be used, as reported to people."""
+
+    uri: str
+    error_kind: str
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
 class VideoRow:
     """One row of the `videos` table; see schemas/tables.py for the columns."""
 

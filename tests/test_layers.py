@@ -21,7 +21,7 @@ HOMES = {
     "ray": ("pipeline/engine.py", "pipeline/distributed.py"),
     "faiss": ("pipeline/vectors.py",),
     "deltalake": ("pipeline/archive.py",),
-    "jinja2": ("pipeline/contact_sheet.py",),
+    "jinja2": ("pipeline/pages.py",),
     # Training looks at pictures too; it is a developer's tool and no part of the pipeline.
     "PIL": ("pipeline/thumbnails.py", "xclip_core/release.py"),
     "open_clip": ("xclip_core/",),

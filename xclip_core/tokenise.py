@@ -8,6 +8,7 @@ Rows are cut to the longest text of the batch, which is exact (spec §5).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from functools import lru_cache
 
@@ -51,3 +52,8 @@ def _encode(text: str, context_length: int) -> list[int]:
             f"the text {text[:60]!r}... has {len(words)} tokens and the model takes {context_length - 2}; shorten it"
         )
     return [tokeniser.sot_token_id, *words, tokeniser.eot_token_id]
+
+
+def split_camel_case(text: str) -> str:
+    """Words that were written as one, apart: `ApplyEyeMakeup -> Apply Eye Makeup`, `BBQGrill -> BBQ Grill`."""
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", " ", text)

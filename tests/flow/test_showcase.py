@@ -8,10 +8,11 @@ import pytest
 
 from pipeline import showcase
 from pipeline.flows import index
+from pipeline.label_sets import read_labels
 from pipeline.search import search
 from pipeline.serving import OpenSpace, open_space
 from pipeline.settings import IndexSettings
-from pipeline.tagging import read_labels, tag
+from pipeline.tagging import tag
 
 
 @pytest.fixture(scope="module")

@@ -23,19 +23,6 @@ def pile(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_pile(tmp_path_factory.mktemp("pile"))
 
 
-@pytest.fixture
-def footage(capsys: pytest.CaptureFixture[str]):
-    """Runs a command; returns its exit code, stdout and stderr."""
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as end:
-            main([str(argument) for argument in arguments])
-        captured = capsys.readouterr()
-        return int(end.value.code or 0), captured.out, captured.err
-
-    return run
-
-
 @pytest.fixture(scope="module")
 def archive(pile: Path, tiny_weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("cli") / "archive"

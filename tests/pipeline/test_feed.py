@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -91,7 +89,7 @@ def test_an_epoch_takes_every_example_at_most_once_in_an_order_of_its_own() -> N
     """Ten examples in batches of four: two steps of two micro-batches, two examples left out."""
     picks = [[(pick.place, pick.epoch) for pick in batch] for batch in steps()]
     assert len(picks) == 2 * 2 * 2
-    first, second = sum(picks[:4], []), sum(picks[4:], [])
+    first, second = ([pick for batch in half for pick in batch] for half in (picks[:4], picks[4:]))
     assert {epoch for _, epoch in first} == {0}
     assert {epoch for _, epoch in second} == {1}
     assert len(set(first)) == len(set(second)) == 8

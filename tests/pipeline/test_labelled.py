@@ -123,7 +123,7 @@ def test_a_file_name_that_is_not_utf8_is_an_example(tmp_path: Path) -> None:
         ("path,label\na.mp4,x\na.mp4\n", "line 3: the label is empty"),
         ("path,label\na.mp4,  \n", "line 2: the label is empty"),
         ("path,label\n,x\n", "line 2: the path is empty"),
-        ("path,label\nsub/comma, quote.mp4,x\n", "line 2: too many fields; put names with ',' in quotes"),
+        ("path,label\nsub/comma, quote.mp4,x\n", "line 2: more fields than columns"),
         ('path,label\n"a.mp4,x\n', "cannot be read as a table"),
         ("path,label\na.mp4,x\na.mp4,y\n", "line 3: a.mp4 is labelled 'y' and before that 'x'"),
         (

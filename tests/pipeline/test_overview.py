@@ -8,10 +8,11 @@ from datetime import timedelta
 
 import pytest
 
+from pipeline.label_sets import Label, LabelSet
 from pipeline.overview import RUNS_SHOWN, overview
 from pipeline.serving import OpenSpace
 from pipeline.settings import IndexSettings, space_of
-from pipeline.tagging import Label, LabelSet, tag
+from pipeline.tagging import tag
 from schemas.errors import ArchiveError
 from tests.pipeline.conftest import CLIPS, VIDEOS, run_row
 from tests.pipeline.factories import NOON, add_video, video_row

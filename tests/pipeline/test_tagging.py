@@ -17,8 +17,9 @@ import torch
 from pipeline import tagging
 from pipeline.archive import Archive
 from pipeline.contexts import unpack
+from pipeline.label_sets import Label, LabelSet, read_labels
 from pipeline.serving import OpenSpace
-from pipeline.tagging import Label, LabelSet, Tag, export, read_labels, tag
+from pipeline.tagging import Tag, export, tag
 from schemas.errors import ArchiveError, InputError
 from tests.models import WORDED
 from tests.pipeline.conftest import CLIPS, VIDEOS

@@ -1,0 +1,140 @@
+"""`footage evaluate`: how good a model is at a labelled set, or whether it still is as good as its card says."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from jobs import console
+
+if TYPE_CHECKING:
+    from pipeline.evaluation import Evaluation
+    from xclip_core.reproduce import Reproduction
+
+# Views of the paper's protocols: fully supervised, few-shot, zero-shot.
+PROTOCOLS = {"full": "4x3", "few": "1x1", "zero": "1x1"}
+CONFUSIONS_SHOWN = 10
+
+
+def evaluate(
+    videos: Annotated[
+        Path | None,
+        typer.Argument(metavar="LABELS", help="A .csv, .tsv or .parquet of path,label, a .txt list, or a folder."),
+    ] = None,
+    model: Annotated[
+        str, typer.Option(help="An embedded model's name, or a checkpoint file or folder.")
+    ] = "footage-tiny",
+    views: Annotated[str | None, typer.Option(help="Samples in time x crops, such as 4x3; 1x1 unless given.")] = None,
+    protocol: Annotated[
+        Literal["full", "few", "zero"], typer.Option(help="The paper's views: 4x3 for full, 1x1 for few and zero.")
+    ] = "zero",
+    labels: Annotated[Path | None, typer.Option(help="A label set with prompts, as `footage tag` takes it.")] = None,
+    names: Annotated[Path | None, typer.Option(help="Class names (id,name) of a .txt list.")] = None,
+    template: Annotated[str, typer.Option(help="What is said of a label; {} stands for its name.")] = "{}",
+    split_camel_case: Annotated[
+        bool, typer.Option("--split-camel-case", help="Read ApplyEyeMakeup as Apply Eye Makeup.")
+    ] = False,
+    seed: Annotated[int, typer.Option(help="Decides the random samples of several views.")] = 0,
+    engine: Annotated[Literal["ray", "local"], typer.Option(help="Ray Data, or a plain loop in one process.")] = "ray",
+    html: Annotated[Path | None, typer.Option(help="Also write a report, one self-contained page.")] = None,
+    card: Annotated[
+        bool, typer.Option("--card", help="Measure again what the model's card states; no LABELS.")
+    ] = False,
+    backdrops: Annotated[Path | None, typer.Option(help="With --card: the pictures of the columns over them.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Score every labelled video with every label: accuracies, confusions, retrieval, calibration, time."""
+    if card == (videos is not None):
+        raise typer.BadParameter("expected LABELS, or --card without them")
+    if videos is None:
+        _check_card(model, backdrops, as_json=as_json)
+        return
+    from pipeline import evaluation_report
+    from pipeline.evaluation import EvaluationSettings, evaluate
+    from pipeline.label_sets import read_labels
+    from pipeline.labelled import read_labelled
+    from pipeline.multiview import parse_views
+
+    settings = EvaluationSettings(
+        model=model,
+        views=parse_views(views or PROTOCOLS[protocol], seed),
+        template=template,
+        split_camel_case=split_camel_case,
+        engine=engine,
+        device="auto",
+    )
+    labelled, label_set = read_labelled(videos, names), read_labels(labels) if labels else None
+    with console.progress_bar(enabled=not as_json) as watch:
+        evaluation = evaluate(labelled, settings, label_set=label_set, watch=watch)
+    if html is not None:
+        evaluation_report.write(evaluation, videos, html)
+        console.messages().print(f"report: {html.absolute()}", soft_wrap=True, markup=False)
+    if as_json:
+        console.print_json(evaluation)
+    else:
+        _print(evaluation)
+    if evaluation.failed:
+        raise typer.Exit(console.EXIT_SOME_FAILED)
+
+
+def _print(evaluation: Evaluation) -> None:
+    """Figures and what decided them, the worst confusions, and failures."""
+    from rich.table import Table
+    from rich.text import Text
+
+    from pipeline import evaluation_report
+
+    table = Table(show_header=False)
+    for name, value in evaluation_report.figure_rows(evaluation):
+        table.add_row(name, Text(value, style="bold"))
+    table.add_section()
+    for name, value in evaluation_report.setting_rows(evaluation):
+        table.add_row(name, Text(value, overflow="fold"))
+    out = console.results()
+    out.print(table)
+    if evaluation.confusions:
+        worst = Table("shows", "the model said", title="worst confusions")
+        worst.add_column("videos", justify="right")
+        for pair in evaluation.confusions[:CONFUSIONS_SHOWN]:
+            worst.add_row(Text(pair.label), Text(pair.said), str(pair.videos))
+        out.print(worst)
+    if evaluation.failures:
+        out.print(f"{len(evaluation.failures)} could not be evaluated:")
+    for failure in evaluation.failures:
+        out.print(f"  {failure.uri}: {failure.error} ({failure.error_kind})", markup=False, soft_wrap=True)
+
+
+def _check_card(model: str, backdrops: Path | None, *, as_json: bool) -> None:
+    """Compares a model with its card; ends with 1 where a figure differs."""
+    from xclip_core.reproduce import reproduce
+
+    found = reproduce(model, backdrops=backdrops)
+    if as_json:
+        console.print_json({**asdict(found), "differing": len(found.differing)})
+    else:
+        _print_comparison(found)
+    if found.differing:
+        raise typer.Exit(console.EXIT_ERROR)
+
+
+def _print_comparison(found: Reproduction) -> None:
+    """Every figure twice, and how many differ."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table("on", "figure", title=f"{found.clips} clips, seed {found.seed}")
+    for heading in ("card", "measured", ""):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for line in found.compared:
+        cells = (line.stated, line.measured or "not measured", "" if line.is_equal else "differs")
+        table.add_row(Text(line.footage), Text(line.name), *cells, style="" if line.is_equal else "bold red")
+    out = console.results()
+    out.print(table)
+    for name in found.skipped:
+        out.print(f"not measured: {name}; name the folder of those pictures with --backdrops", markup=False)
+    out.print(
+        f"{len(found.compared)} figures of {found.card}, {len(found.differing)} differ", soft_wrap=True, markup=False
+    )

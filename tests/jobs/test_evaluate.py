@@ -1,0 +1,108 @@
+"""`footage evaluate`: what it prints and writes, how it ends, and its mistakes in one sentence."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.footage import film
+
+NAMES = {"left.mp4": "MoveLeft", "up.mp4": "MoveUp", "still.mp4": "KeepStill"}
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A list of three videos, and one of them with a broken file."""
+    folder = tmp_path_factory.mktemp("evaluate")
+    for name, motion in zip(NAMES, ("left", "up", "still"), strict=True):
+        film(folder / name, motion)
+    (folder / "broken.mp4").write_text("this is not a video")
+    rows = "".join(f"{name},{label}\n" for name, label in NAMES.items())
+    (folder / "sound.csv").write_text(f"path,label\n{rows}")
+    (folder / "broken.csv").write_text(f"path,label\n{rows}broken.mp4,MoveUp\n")
+    return folder
+
+
+def test_json_is_one_object_with_figures_settings_and_every_video(footage, videos: Path, tiny_weights: Path) -> None:
+    code, out, err = footage(
+        "evaluate", videos / "sound.csv", "--model", tiny_weights, "--engine", "local", "--json",
+        "--views", "2x3", "--seed", 3, "--split-camel-case", "--template", "a video of {}",
+    )  # fmt: skip
+    found = json.loads(out)
+    assert (code, err) == (0, "")
+    assert {"top_1", "top_5", "mean_class_accuracy", "calibration_error", "recall_at_1", "median_rank"} <= set(
+        found["figures"]
+    )
+    assert found["settings"]["views"] == {"clips": 2, "crops": 3, "seed": 3}
+    assert found["classes"][0]["prompts"] == ["a video of Keep Still"]
+    assert [Path(verdict["uri"]).name for verdict in found["verdicts"]] == list(NAMES)
+    assert (found["videos"], found["scored"], found["failed"], found["failures"]) == (3, 3, 0, [])
+
+
+def test_people_get_a_table_a_report_and_the_failures(
+    footage, videos: Path, tiny_weights: Path, tmp_path: Path
+) -> None:
+    code, out, err = footage(
+        "evaluate",
+        videos / "broken.csv",
+        "--model",
+        tiny_weights,
+        "--engine",
+        "local",
+        "--html",
+        tmp_path / "report.html",
+    )
+    assert code == 3
+    assert "top-1" in out
+    assert "4 = 3 scored + 1 failed" in out
+    assert "1 could not be evaluated:" in out
+    assert "broken.mp4: this is no video container we read" in out
+    assert f"report: {tmp_path / 'report.html'}" in err
+    assert "Confusion matrix" in (tmp_path / "report.html").read_text()
+
+
+@pytest.mark.parametrize(("protocol", "views"), [("full", (4, 3)), ("few", (1, 1)), ("zero", (1, 1))])
+def test_the_papers_protocols_set_the_views(protocol, views, footage, videos: Path, tiny_weights: Path) -> None:
+    _, out, _ = footage(
+        "evaluate", videos / "sound.csv", "--model", tiny_weights, "--engine", "local", "--json", "--protocol", protocol
+    )
+    found = json.loads(out)["settings"]["views"]
+    assert (found["clips"], found["crops"]) == views
+
+
+def test_a_label_set_brings_prompts(footage, videos: Path, tiny_weights: Path, tmp_path: Path) -> None:
+    (tmp_path / "labels.yaml").write_text("MoveLeft: [it goes left]\nMoveUp:\nKeepStill:\nFly: it flies\n")
+    _, out, _ = footage(
+        "evaluate", videos / "sound.csv", "--model", tiny_weights, "--engine", "local", "--json",
+        "--labels", tmp_path / "labels.yaml",
+    )  # fmt: skip
+    assert [line["prompts"] for line in json.loads(out)["classes"]] == [
+        ["it goes left"], ["MoveUp"], ["KeepStill"], ["it flies"]
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("{videos}/nothing.csv",), "error: there is nothing at"),
+        (("{videos}/sound.csv", "--views", "4x2"), "error: 4x2 views are not usable"),
+        (("{videos}/sound.csv", "--template", "video"), "error: the template 'video' has no place for the label"),
+        (("{videos}/sound.csv", "--model", "no-such-model"), "error: there is no model 'no-such-model'"),
+        (("--card", "--model", "{weights}"), "error: there is no model card"),
+    ],
+)
+def test_mistakes_end_as_one_clear_sentence(arguments, sentence, footage, videos: Path, tiny_weights: Path) -> None:
+    filled = [argument.format(videos=videos, weights=tiny_weights) for argument in arguments]
+    code, out, err = footage("evaluate", *filled)
+    assert (code, out) == (1, "")
+    assert sentence in err
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("arguments", [(), ("list.csv", "--card"), ("list.csv", "--protocol", "half")])
+def test_wrong_usage_ends_with_2(arguments, footage) -> None:
+    code, _, err = footage("evaluate", *arguments)
+    assert code == 2
+    assert "Usage" in err
