@@ -63,6 +63,13 @@ def kept_lines(path: Path, step: int) -> list[str]:
     return kept
 
 
+def last_step(folder: Path) -> int:
+    """The step of the last whole line of a record that somebody else may be writing; 0 when there is none."""
+    path = folder / FILE
+    lines = path.read_bytes().rpartition(b"\n")[0].splitlines() if path.exists() else []
+    return int(json.loads(lines[-1])["step"]) if lines else 0
+
+
 def has_tensorboard() -> bool:
     """Whether event files can be written."""
     return find_spec("tensorboard") is not None

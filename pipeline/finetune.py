@@ -15,8 +15,10 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
+import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -39,10 +41,12 @@ from schemas.errors import InputError
 from schemas.records import Failed
 from xclip_core import canonical_source, load
 from xclip_core.checkpoint import load_state, write_text
+from xclip_core.tokenise import tokenise
 
 SETTINGS = "settings.json"
 REPORT = "report.json"
 CARD = "model.md"
+FOLLOW_EVERY_S = 1.0
 
 Identity = dict[str, Any]  # everything that decides the result, as plain data
 Watch = Callable[[Progress], None]
@@ -96,6 +100,7 @@ def prepare(
     split = _split(given, validation, {item.uri for item in unread}, settings.seed)
     schedule = schedule_of(settings, len(split.train))
     names = tuple(sorted({example.label for example in split.train}))
+    tokenise(names, context_length=model.config.context_length)  # a label that is too long is told now
     run = Run(
         folder=out.absolute(),
         settings=settings,
@@ -231,14 +236,31 @@ def _fit(run: Run, watch: Watch) -> None:
     if run.settings.workers == 1:
         fitting.fit(run, device=run.settings.device, watch=lambda step: watch(Progress("train", step, total)))
         return
-    with tempfile.TemporaryDirectory(prefix="ray-", dir=run.folder) as scratch:
+    with tempfile.TemporaryDirectory(prefix="ray-", dir=run.folder) as scratch, _following(run, watch):
         distributed.run_together(
             partial(_fit_worker, run),
             workers=run.settings.workers,
             on_gpu=run.settings.device.startswith("cuda"),
             scratch=Path(scratch),
         )
-    watch(Progress("train", total, total))
+
+
+@contextmanager
+def _following(run: Run, watch: Watch) -> Iterator[None]:
+    """Watches, from outside, how far the worker that writes has come."""
+    done = threading.Event()
+
+    def follow() -> None:
+        while not done.wait(FOLLOW_EVERY_S):
+            watch(Progress("train", curves.last_step(run.folder), run.schedule.steps))
+
+    thread = threading.Thread(target=follow, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
 
 
 def _fit_worker(run: Run, device: str) -> None:

@@ -9,6 +9,7 @@ calling `fit` again. Several processes are DistributedDataParallel over a proces
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
@@ -24,6 +25,7 @@ from pipeline import feed
 from pipeline.curves import Curves
 from pipeline.labelled import Example
 from pipeline.protocols import FinetuneSettings, Schedule
+from schemas.errors import EngineError
 from xclip_core import load
 from xclip_core.checkpoint import load_state, save_model, save_state
 from xclip_core.mixing import draw_mix, mix_pixels, mix_targets, smooth_targets
@@ -192,6 +194,11 @@ class _Fitting:
         while training.step < schedule.steps:
             lr = learning_rate(training.step, training.settings)
             (loss,) = self.worker.total(training.update(batches, self.loss_of) / self.worker.count)
+            if not math.isfinite(loss):
+                raise EngineError(
+                    f"the loss is {loss} at step {training.step}: training has come apart. Lower --lr, or limit "
+                    "gradients with --clip-norm 1; the last checkpoint is sound, but will come to the same"
+                )
             self.notes.loss = loss
             epoch, rest = divmod(training.step, schedule.steps_per_epoch)
             if curves:

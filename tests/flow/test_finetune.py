@@ -21,7 +21,7 @@ from pipeline import fitting
 from pipeline.finetune import FinetuneReport, Prepared, finetune, prepare
 from pipeline.protocols import FinetuneSettings
 from pipeline.survey import Progress
-from schemas.errors import InputError
+from schemas.errors import EngineError, InputError
 from tests.media import Picture, make_video
 from xclip_core import load
 
@@ -196,6 +196,11 @@ def test_an_epoch_of_nothing_but_broken_videos_changes_no_weights_for_the_worse(
     assert report.loss == 0
     assert len(report.unread) == 12
     assert all(torch.isfinite(tensor).all() for tensor in load(tmp_path / "out").state_dict().values())
+
+
+def test_a_training_that_comes_apart_stops_and_says_what_to_do(labelled, settings, tmp_path: Path) -> None:
+    with pytest.raises(EngineError, match=r"the loss is (nan|inf) at step \d+: training has come apart. Lower --lr"):
+        run(labelled, tmp_path / "out", replace(settings, lr=1e12))
 
 
 def test_unreadable_videos_are_found_before_the_first_step(labelled, settings, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pipeline import curves
-from pipeline.curves import EVENTS, FILE, Curves
+from pipeline.curves import EVENTS, FILE, Curves, last_step
 
 
 def written(folder: Path) -> list[dict]:
@@ -34,6 +34,14 @@ def test_steps_after_the_checkpoint_are_taken_back(tmp_path: Path) -> None:
         stream.write('{"kind": "train", "st')
     record(tmp_path, range(4, 7), first=3)
     assert [line["step"] for line in written(tmp_path)] == [1, 2, 3, 4, 5, 6]
+
+
+def test_who_looks_from_outside_sees_the_last_whole_line(tmp_path: Path) -> None:
+    assert last_step(tmp_path) == 0
+    record(tmp_path, range(1, 6))
+    with (tmp_path / FILE).open("a") as stream:
+        stream.write('{"kind": "train", "st')
+    assert last_step(tmp_path) == 5
 
 
 def test_a_new_run_in_the_folder_starts_an_empty_record(tmp_path: Path) -> None:
