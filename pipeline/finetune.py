@@ -47,6 +47,7 @@ SETTINGS = "settings.json"
 REPORT = "report.json"
 CARD = "model.md"
 FOLLOW_EVERY_S = 1.0
+INSPECT_ON_RAY = 2000  # videos
 
 Identity = dict[str, Any]  # everything that decides the result, as plain data
 Watch = Callable[[Progress], None]
@@ -138,7 +139,8 @@ def finetune(prepared: Prepared, *, watch: Watch = lambda _: None) -> FinetuneRe
 def unreadable(examples: Iterable[Example], settings: FinetuneSettings, watch: Watch) -> tuple[Unread, ...]:
     """The videos whose packets cannot be listed. Nothing is decoded: what only fails then is left out on the way."""
     uris = sorted({sources.to_uri(example.path) for example in examples})
-    engine_name: EngineName = "ray" if settings.workers > 1 else "local"
+    # A file takes milliseconds here, and Ray a while to start.
+    engine_name: EngineName = "ray" if settings.workers > 1 and len(uris) >= INSPECT_ON_RAY else "local"
     bad: list[Unread] = []
     with tempfile.TemporaryDirectory(prefix="footage-") as scratch:
         stages = [Stage(name="inspect", work=_list_packets)]

@@ -84,10 +84,10 @@ ALL = ["metrics.jsonl", "model.safetensors", "last.safetensors"]
 
 def test_it_learns_to_tell_the_colours_apart(labelled: Path, settings: FinetuneSettings, tmp_path: Path) -> None:
     report = run(labelled, tmp_path / "out", replace(settings, epochs=8, lr=1e-3))
-    losses = [json.loads(line) for line in (tmp_path / "out" / "metrics.jsonl").read_text().splitlines()]
-    train = [line["loss"] for line in losses if line["kind"] == "train"]
+    lines = [json.loads(line) for line in (tmp_path / "out" / "metrics.jsonl").read_text().splitlines()]
+    losses = [line["loss"] for line in lines if line["kind"] == "validation"]
     assert report.top1 == 1.0
-    assert np.mean(train[-6:]) < 0.8 * np.mean(train[:3])
+    assert min(losses) < 0.3 < np.log(2) - 0.1 < losses[0]
 
 
 def test_the_folder_is_a_model_with_everything_said_about_it(unbroken: Path, tiny_weights: Path) -> None:
@@ -228,7 +228,7 @@ def on_ray() -> Iterator[None]:
 
 @pytest.mark.ray
 def test_two_workers_are_one_that_accumulates(labelled, settings, tiny_weights, tmp_path: Path, on_ray) -> None:
-    short = replace(settings, epochs=2)
+    short = replace(settings, epochs=1)
     one = run(labelled, tmp_path / "one", replace(short, accumulate=2))
     two = run(labelled, tmp_path / "two", replace(short, workers=2))
     assert two.loss == pytest.approx(one.loss, rel=1e-4)
