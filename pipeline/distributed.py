@@ -7,7 +7,6 @@ find videos and the run's folder under the same paths as the driver: on several 
 from __future__ import annotations
 
 import logging
-import os
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -23,7 +22,6 @@ def run_together(work: Callable[[str], None], *, workers: int, on_gpu: bool, scr
 
     `scratch` is a folder for Ray's own notes. Raises EngineError when a worker fails again and again.
     """
-    os.environ.setdefault("RAY_TRAIN_ENABLE_STATE_TRACKING", "0")  # it is for the dashboard, which is off
     ray = engine.start_ray()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Ray's own, on what it will change one day
