@@ -13,6 +13,7 @@ import typer
 from jobs import console
 from jobs.demo import demo
 from jobs.evaluate import evaluate
+from jobs.finetune import finetune
 from jobs.index import index
 from jobs.info import info
 from jobs.pretrain import pretrain
@@ -37,7 +38,7 @@ def options(
     console.quiet_libraries(debug=debug)
 
 
-for command in (index, search, tag, info, demo, evaluate, pretrain):
+for command in (index, search, tag, info, demo, finetune, evaluate, pretrain):
     app.command()(command)
 
 

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from pipeline.survey import Progress
 
+# What is counted in a phase; others go by seconds of footage.
+COUNTED = {"inspect": "files", "evaluate": "files", "train": "steps"}
 EXIT_ERROR = 1
 EXIT_SOME_FAILED = 3
 EXIT_INTERRUPTED = 130
@@ -101,8 +103,8 @@ def progress_bar(*, enabled: bool) -> Iterator[Callable[[Progress], None]]:
 
 def _rate(progress: Progress, elapsed_s: float) -> str:
     """How far and how fast, in words."""
-    if progress.phase != "index":
-        return f"{progress.done:.0f} of {progress.total:.0f} files"
+    if progress.phase in COUNTED:
+        return f"{progress.done:.0f} of {progress.total:.0f} {COUNTED[progress.phase]}"
     speed = f", {progress.done / elapsed_s:.0f} s/s" if elapsed_s > 1 else ""
     return f"{progress.done:.0f} of {progress.total:.0f} s of footage{speed}"
 

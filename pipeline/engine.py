@@ -1,4 +1,4 @@
-"""Two ways to run the same stages: a plain loop, and Ray Data. The only place that knows Ray.
+"""Two ways to run the same stages: a plain loop, and Ray Data. The only place that knows Ray Data.
 
 A stage maps a batch of records to records. A bad file (`VideoError`) becomes a `Failed` record here and nowhere else;
 any other exception is a bug and stops the run. On Ray, decoding runs in tasks that are isolated, bounded by a deadline
@@ -111,26 +111,34 @@ def _run_ray(stages: list[Stage], records: Iterable[Any], scratch: Path) -> Iter
 
 def _dataset(stages: list[Stage], plan: Path, scratch: Path) -> Any:
     """The lazy dataset that reads the plan and runs the stages, one record per block."""
-    for name, value in RAY_ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
-    import ray
-
+    ray = start_ray()
     with warnings.catch_warnings():
         # Retry limits have no named parameters in Ray 2.60, and the unnamed way is deprecated.
         warnings.simplefilter("ignore")
-        _start(ray)
+        _set_rules(ray)
         dataset = ray.data.read_parquet(str(plan)).repartition(target_num_rows_per_block=1)
         for stage in stages:
             dataset = _add(ray, dataset, stage, scratch)
     return dataset
 
 
-def _start(ray: Any) -> None:
-    """Joins the cluster that RAY_ADDRESS names, or starts one on this machine; sets the rules that keep a run alive."""
+def start_ray() -> Any:
+    """Joins the cluster that RAY_ADDRESS names, or starts one on this machine; the library."""
+    for name, value in RAY_ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    import ray
+
     if not ray.is_initialized():
         cpus = None if os.environ.get("RAY_ADDRESS") else max(MIN_LOGICAL_CPUS, os.cpu_count() or 1)
-        with _no_stderr():  # one line about the log level just set; failures to start are exceptions
+        # One line about the log level just set, and notes on what Ray will change; failures to start are exceptions.
+        with warnings.catch_warnings(), _no_stderr():
+            warnings.simplefilter("ignore")
             ray.init(num_cpus=cpus, logging_level="ERROR", log_to_driver=False, include_dashboard=False)
+    return ray
+
+
+def _set_rules(ray: Any) -> None:
+    """The rules that keep a run of Ray Data alive and quiet."""
     context = ray.data.DataContext.get_current()
     context.max_errored_blocks = -1
     context.enable_progress_bars = False

@@ -7,7 +7,6 @@ run goes on; a killed run is finished by running it again.
 from __future__ import annotations
 
 import json
-import platform
 import tempfile
 import time
 import uuid
@@ -15,7 +14,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +24,7 @@ from pipeline.engine import Stage
 from pipeline.plan import VideoPlan
 from pipeline.settings import IndexSettings, space_of
 from pipeline.survey import Job, Progress, Survey, died, survey
+from pipeline.versions import versions
 from schemas.records import (
     Failed,
     Failure,
@@ -37,7 +36,6 @@ from schemas.records import (
 from xclip_core import canonical_source, load
 
 COMMIT_EVERY_S = 2.0  # a lost run loses at most this much committed work; each commit is a file in the log
-LIBRARIES = ("footage", "torch", "av", "open_clip_torch", "deltalake", "pyarrow", "faiss-gpu", "faiss-cpu", "ray")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -276,14 +274,3 @@ def _log(job: Job, state: str, report: IndexReport | None) -> None:
             "report": json.dumps(asdict(report)) if report else None,
         }
     )
-
-
-def versions() -> dict[str, str]:
-    """Versions of Python, footage and the libraries that decide numbers."""
-    found = {"python": platform.python_version()}
-    for name in LIBRARIES:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found

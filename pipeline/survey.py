@@ -23,7 +23,7 @@ WORKER_DIED = "worker_died"
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a run is: `phase` is inspect, evaluate (done and total are files) or index (seconds of footage)."""
+    """How far a run is. Done and total: inspect, evaluate: files; index: seconds of footage; train: steps."""
 
     phase: str
     done: float

@@ -14,7 +14,8 @@
         ├── UndecodableVideo      a video stream from which no intact frame comes out
         └── TooLarge              frames beyond the size cap
 
-Only `VideoError` is ever turned into a failure row, and only by `pipeline/engine.py`; the rest stops the run.
+Only `VideoError` is ever turned into a failure row, and only by `pipeline/engine.py`; `pipeline/feed.py` leaves such a
+video out of a batch. The rest stops the run.
 """
 
 from __future__ import annotations

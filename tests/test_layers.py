@@ -17,13 +17,16 @@ MODULES = {str(file.relative_to(ROOT)): file for layer in LAYERS for file in sor
 # Where a library may be imported: one file, or the folder of a layer.
 HOMES = {
     "av": ("pipeline/decode.py",),
-    "ray": ("pipeline/engine.py",),
+    # Ray Data runs stages, Ray Train runs workers that step together: two halves that share the cluster alone.
+    "ray": ("pipeline/engine.py", "pipeline/distributed.py"),
     "faiss": ("pipeline/vectors.py",),
     "deltalake": ("pipeline/archive.py",),
     "jinja2": ("pipeline/pages.py",),
     # Training looks at pictures too; it is a developer's tool and no part of the pipeline.
     "PIL": ("pipeline/thumbnails.py", "xclip_core/release.py"),
     "open_clip": ("xclip_core/",),
+    "torchvision": ("xclip_core/augment.py",),
+    "torch.utils.tensorboard": ("pipeline/curves.py",),  # needs the tensorboard package
     "safetensors": ("xclip_core/",),
     "typer": ("jobs/",),
     "rich": ("jobs/",),
@@ -82,7 +85,7 @@ def test_a_foreign_library_has_one_home(library: str) -> None:
         f"{name}:{line}"
         for name, file in MODULES.items()
         for module, line, _ in imports(file)
-        if module.split(".")[0] == library and not name.startswith(HOMES[library])
+        if f"{module}.".startswith(f"{library}.") and not name.startswith(HOMES[library])
     ]
     assert strays == []
 

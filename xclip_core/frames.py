@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from xclip_core.blocks import Attention, Mlp
 from xclip_core.config import XClipConfig
@@ -43,7 +44,13 @@ class CrossFrameBlock(nn.Module):
 
 
 class CrossFrameLayers(nn.Module):
-    """The stack of layers; a class of its own only because official files call it `transformer.resblocks`."""
+    """The stack of layers; a class of its own only because official files call it `transformer.resblocks`.
+
+    With `recompute` training keeps the input of each layer alone and computes the rest a second time going backward:
+    the same gradients to the bit, for a third more work and a fraction of the memory.
+    """
+
+    recompute = False
 
     def __init__(self, width: int, layers: int) -> None:
         super().__init__()
@@ -51,8 +58,13 @@ class CrossFrameLayers(nn.Module):
 
     def forward(self, x_BTLD: Tensor) -> Tensor:
         """B x T x L x D to B x T x L x D."""
-        out: Tensor = self.resblocks(x_BTLD)
-        return out
+        if not (self.recompute and torch.is_grad_enabled()):
+            out: Tensor = self.resblocks(x_BTLD)
+            return out
+        for block in self.resblocks:
+            # Nothing in a layer is random, so no random state needs to be kept.
+            x_BTLD = checkpoint(block, x_BTLD, use_reentrant=False, preserve_rng_state=False)
+        return x_BTLD
 
 
 class FrameEncoder(nn.Module):

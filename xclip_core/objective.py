@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -110,3 +111,35 @@ def clip_loss(
 def plain_logits(model: XClip, video_BE: Tensor, text_KE: Tensor) -> Tensor:
     """Scaled cosines B x K of clips or frames with texts that no clip has prompted."""
     return model.logit_scale.exp() * F.normalize(video_BE, dim=-1) @ F.normalize(text_KE, dim=-1).T
+
+
+class Classifier(nn.Module):
+    """A model with a fixed list of labels: pixels to logits, and to the paper's loss against soft targets.
+
+    One module, so that data-parallel training can wrap it. `bf16` runs the video side in bfloat16; scores, whose
+    softmax is over cosines times 100, stay in float32: bfloat16 would round them to steps of a quarter.
+    """
+
+    text_KE: Tensor
+
+    def __init__(self, model: XClip, text_KE: Tensor, *, bf16: bool = False) -> None:
+        super().__init__()
+        self.model, self.bf16 = model, bf16
+        self.register_buffer("text_KE", text_KE, persistent=False)
+
+    def logits(self, pixels_BTCHW: Tensor) -> Tensor:
+        """Normalised pixels B x T x 3 x S x S to the model's scores B x K, float32."""
+        with torch.autocast(pixels_BTCHW.device.type, torch.bfloat16, enabled=self.bf16):
+            video_BE, context_BNE = self.model.video(pixels_BTCHW)
+        return self.model.score(video_BE.float(), context_BNE.float(), self.text_KE)
+
+    def forward(self, clips: tuple[Tensor, Tensor]) -> Tensor:
+        """Pixels B x T x 3 x S x S and targets B x K to the mean cross-entropy; a target of zeros costs nothing."""
+        pixels_BTCHW, target_BK = clips
+        return F.cross_entropy(self.logits(pixels_BTCHW), target_BK)
+
+
+@torch.no_grad()
+def label_texts(model: XClip, token_ids_KL: Tensor) -> Tensor:
+    """Token ids K x L of labels to raw text vectors K x E that gradients may be computed with, if not for."""
+    return model.text(token_ids_KL.to(model.device))

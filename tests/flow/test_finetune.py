@@ -1,0 +1,241 @@
+"""Fine-tuning as a job, on small videos of two colours: it learns, survives being killed, and shares its work."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline import fitting
+from pipeline.finetune import FinetuneReport, Prepared, finetune, prepare
+from pipeline.protocols import FinetuneSettings
+from pipeline.survey import Progress
+from schemas.errors import EngineError, InputError
+from tests.media import Picture, make_video
+from xclip_core import load
+
+COLOURS = {"red": (220, 40, 40), "blue": (40, 40, 220)}
+PER_LABEL = 7  # of which one is held out: twelve to train on, three steps of four an epoch
+OPTIONS = {"epochs": 4, "batch": 4, "lr": 1e-4, "decoders": 0, "seed": 5}
+ARGUMENTS = [part for name, value in OPTIONS.items() for part in (f"--{name}", str(value))]
+STEPS = 12
+
+
+def painter(colour: tuple[int, int, int], seed: int):
+    """Pictures of one colour under noise that differs from video to video."""
+
+    def paint(number: int, size: tuple[int, int]) -> Picture:
+        noise = np.random.default_rng([seed, number]).integers(-30, 30, (size[1], size[0], 3))
+        return (np.array(colour) + noise).clip(0, 255).astype(np.uint8)
+
+    return paint
+
+
+@pytest.fixture(scope="module")
+def labelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder per class."""
+    folder = tmp_path_factory.mktemp("labelled")
+    for label, colour in COLOURS.items():
+        (folder / label).mkdir()
+        for n in range(PER_LABEL):
+            make_video(folder / label / f"{n}.mp4", frames=12, paint=painter(colour, n))
+    return folder
+
+
+@pytest.fixture
+def settings(tiny_weights: Path) -> FinetuneSettings:
+    return FinetuneSettings(init=str(tiny_weights), **OPTIONS)
+
+
+@pytest.fixture(scope="module")
+def unbroken(labelled: Path, tiny_weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run that nothing happened to. Not to be changed."""
+    out = tmp_path_factory.mktemp("unbroken") / "out"
+    run(labelled, out, FinetuneSettings(init=str(tiny_weights), **OPTIONS))
+    return out
+
+
+def run(labels: Path, out: Path, settings: FinetuneSettings, **more) -> FinetuneReport:
+    return finetune(prepare(labels, out, settings, **more))
+
+
+def report_of(out: Path) -> dict:
+    return json.loads((out / "report.json").read_text())
+
+
+def same_files(one: Path, two: Path) -> list[str]:
+    names = ("metrics.jsonl", "model.safetensors", "last.safetensors")
+    return [name for name in names if (one / name).read_bytes() == (two / name).read_bytes()]
+
+
+ALL = ["metrics.jsonl", "model.safetensors", "last.safetensors"]
+
+
+def test_it_learns_to_tell_the_colours_apart(labelled: Path, settings: FinetuneSettings, tmp_path: Path) -> None:
+    report = run(labelled, tmp_path / "out", replace(settings, epochs=8, lr=1e-3))
+    lines = [json.loads(line) for line in (tmp_path / "out" / "metrics.jsonl").read_text().splitlines()]
+    losses = [line["loss"] for line in lines if line["kind"] == "validation"]
+    assert report.top1 == 1.0
+    assert min(losses) < 0.3 < np.log(2) - 0.1 < losses[0]
+
+
+def test_the_folder_is_a_model_with_everything_said_about_it(unbroken: Path, tiny_weights: Path) -> None:
+    model, before = load(unbroken), load(tiny_weights)
+    assert model.config == before.config
+    assert torch.equal(model.text_encoder.token_embedding.weight, before.text_encoder.token_embedding.weight)
+    assert not torch.equal(model.visual.conv1.weight, before.visual.conv1.weight)
+    card = (unbroken / "model.md").read_text()
+    assert "- blue\n- red" in card
+    report = report_of(unbroken)
+    assert f"{report['top1']:.3f}" in card
+    assert (report["steps"], report["examples"], report["held_out"]) == (STEPS, 12, 2)
+    assert json.loads((unbroken / "settings.json").read_text())["identity"]["schedule"]["batch"] == 4
+
+
+def test_the_kept_model_is_that_of_the_best_validation(unbroken: Path) -> None:
+    lines = [json.loads(line) for line in (unbroken / "metrics.jsonl").read_text().splitlines()]
+    scores = [line for line in lines if line["kind"] == "validation"]
+    assert [score["epoch"] for score in scores] == [1, 2, 3, 4]
+    best = max(scores, key=lambda score: (score["top1"], -score["loss"]))
+    assert (report_of(unbroken)["best_epoch"], report_of(unbroken)["top1"]) == (best["epoch"], best["top1"])
+    kept_last = (unbroken / "model.safetensors").read_bytes() == (unbroken / "last.safetensors").read_bytes()
+    assert kept_last == (best["epoch"] == 4)
+
+
+def test_the_same_run_gives_the_same_files(labelled, settings, unbroken: Path, tmp_path: Path) -> None:
+    run(labelled, tmp_path / "out", settings)
+    assert same_files(tmp_path / "out", unbroken) == ALL
+    other = run(labelled, tmp_path / "other", replace(settings, seed=6))
+    assert other.steps == STEPS
+    assert same_files(tmp_path / "other", unbroken) == []
+
+
+class Stopped(Exception):
+    """What ends a run in the middle, in tests."""
+
+
+@pytest.mark.parametrize("step", [2, 7])
+def test_a_run_that_ends_inside_an_epoch_goes_on_to_the_bit(labelled, settings, unbroken, tmp_path, step) -> None:
+    """Checkpoints come with the clock, here at every step: also between two validations."""
+    prepared = prepare(labelled, tmp_path / "out", settings)
+    prepared = replace(prepared, run=replace(prepared.run, checkpoint_every_s=0.0))
+
+    def stop(progress: Progress) -> None:
+        if progress.done == step:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        finetune(prepared, watch=stop)
+    assert finetune(prepared).resumed_from == step
+    assert same_files(tmp_path / "out", unbroken) == ALL
+
+
+def test_a_run_killed_with_9_goes_on_to_the_bit(labelled, settings, unbroken, tiny_weights, tmp_path) -> None:
+    """A real process, killed at a moment that nobody chose, through the command line."""
+    out, lines = tmp_path / "out", random.Random(time.time()).randint(1, 9)
+    command = [sys.executable, "-m", "jobs", "finetune", str(labelled), str(out), "--init", str(tiny_weights)]
+    # As many threads as here: sums of floats depend on it.
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    with subprocess.Popen([*command, *ARGUMENTS, "--json"], env=environment) as process:
+        while process.poll() is None:
+            if (out / "metrics.jsonl").exists() and (out / "metrics.jsonl").read_bytes().count(b"\n") >= lines:
+                process.send_signal(signal.SIGKILL)
+                break
+            time.sleep(0.002)
+    assert process.returncode == -signal.SIGKILL
+    report = run(labelled, out, settings)
+    assert report.resumed_from < STEPS
+    assert same_files(out, unbroken) == ALL, f"killed after {lines} lines, resumed from {report.resumed_from}"
+    assert [file.name for file in out.glob("*.part")] == []
+
+
+def test_a_finished_run_is_not_trained_again(labelled, settings, unbroken: Path) -> None:
+    before = (unbroken / "checkpoint.pt").stat().st_mtime_ns
+    report = run(labelled, unbroken, settings)
+    assert report.resumed_from == STEPS
+    assert (unbroken / "checkpoint.pt").stat().st_mtime_ns == before
+    assert report.top1 == report_of(unbroken)["top1"]
+
+
+@pytest.mark.parametrize(("change", "said"), [({"seed": 6}, "seed was 5, is 6"), ({"flip": False}, "flip was true")])
+def test_a_folder_of_another_run_is_refused(labelled, settings, unbroken, change, said) -> None:
+    with pytest.raises(InputError, match=f"holds a run with other settings .*{said}"):
+        prepare(labelled, unbroken, replace(settings, **change))
+
+
+def test_a_folder_of_other_things_is_refused(labelled, settings, tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").touch()
+    with pytest.raises(InputError, match="is not empty and holds no fine-tuning run"):
+        prepare(labelled, tmp_path, settings)
+
+
+def test_a_video_that_breaks_on_the_way_is_left_out_and_the_run_goes_on(labelled, settings, tmp_path: Path) -> None:
+    prepared = prepare(labelled, tmp_path / "out", replace(settings, epochs=1))
+    moved = replace(prepared.run.train[0], path=tmp_path / "gone.mp4")
+    broken: Prepared = replace(prepared, run=replace(prepared.run, train=(moved, *prepared.run.train[1:])))
+    report = finetune(broken)
+    assert report.steps == 3
+    assert [item.uri for item in report.unread] == [str(tmp_path / "gone.mp4")]
+
+
+def test_an_epoch_of_nothing_but_broken_videos_changes_no_weights_for_the_worse(labelled, settings, tmp_path) -> None:
+    prepared = prepare(labelled, tmp_path / "out", replace(settings, epochs=1))
+    gone = tuple(replace(e, path=tmp_path / f"{n}.mp4") for n, e in enumerate(prepared.run.train))
+    report = finetune(replace(prepared, run=replace(prepared.run, train=gone)))
+    assert report.loss == 0
+    assert len(report.unread) == 12
+    assert all(torch.isfinite(tensor).all() for tensor in load(tmp_path / "out").state_dict().values())
+
+
+def test_a_training_that_comes_apart_stops_and_says_what_to_do(labelled, settings, tmp_path: Path) -> None:
+    with pytest.raises(EngineError, match=r"the loss is (nan|inf) at step \d+: training has come apart. Lower --lr"):
+        run(labelled, tmp_path / "out", replace(settings, lr=1e12))
+
+
+def test_unreadable_videos_are_found_before_the_first_step(labelled, settings, tmp_path: Path) -> None:
+    (tmp_path / "empty.mp4").touch()
+    table = tmp_path / "labels.csv"
+    rows = [f"{file},{file.parent.name}" for file in sorted(labelled.rglob("*.mp4"))]
+    table.write_text("\n".join(["path,label", *rows, "empty.mp4,red"]))
+    prepared = prepare(table, tmp_path / "out", settings)
+    assert [Path(item.uri).name for item in prepared.unread] == ["empty.mp4"]
+    assert len(prepared.run.train) == 12
+
+
+def test_validation_can_be_given(labelled, settings, tmp_path: Path) -> None:
+    report = run(labelled, tmp_path / "out", replace(settings, epochs=1), val=labelled)
+    assert (report.examples, report.held_out) == (14, 14)
+
+
+@pytest.fixture(scope="module")
+def on_ray() -> Iterator[None]:
+    yield
+    import ray
+
+    ray.shutdown()
+
+
+@pytest.mark.ray
+def test_two_workers_are_one_that_accumulates(labelled, settings, tiny_weights, tmp_path: Path, on_ray) -> None:
+    short = replace(settings, epochs=1)
+    one = run(labelled, tmp_path / "one", replace(short, accumulate=2))
+    two = run(labelled, tmp_path / "two", replace(short, workers=2))
+    assert two.loss == pytest.approx(one.loss, rel=1e-4)
+    assert (two.top1, two.best_epoch) == (one.top1, one.best_epoch)
+    before, single, shared = (load(path).state_dict() for path in (tiny_weights, tmp_path / "one", tmp_path / "two"))
+    moved = max((single[name] - before[name]).abs().max() for name in single)
+    apart = max((single[name] - shared[name]).abs().max() for name in single)
+    assert apart < 0.01 * moved
+    assert [path.name for path in (tmp_path / "two").glob("ray-*")] == []
+    assert fitting.CHECKPOINT in [path.name for path in (tmp_path / "two").iterdir()]
