@@ -8,7 +8,7 @@ from typing import Any
 
 from pipeline.archive import Archive
 from schemas.errors import ArchiveError, SpaceMismatch
-from xclip_core import XClip, load
+from xclip_core import Encoder, load_encoder
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +17,12 @@ class OpenSpace:
 
     archive: Archive
     space: str
-    model: XClip
+    model: Encoder
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a user must know of the model."""
+        return self.model.provenance.notes if self.model.provenance else ()
 
 
 def serving_run(archive: Archive) -> dict[str, Any]:
@@ -40,7 +45,8 @@ def open_space(folder: str | Path, model_source: str | None = None) -> OpenSpace
     run = serving_run(archive)
     # Files move; weights are known by their hash, wherever they lie.
     source = model_source or run["settings"]["index"]["model"]
-    model = load(source)
+    sizes = run["settings"]["space"]["model"]  # a resampled model is resampled again
+    model = load_encoder(source, frames=sizes["frames"], image_size=sizes["image_size"])
     assert model.provenance is not None, "models come from xclip_core.load"
     expected = run["settings"]["space"]["weights_hash"]
     if model.provenance.weights_hash != expected:

@@ -26,7 +26,7 @@ from torch import Tensor
 from pipeline.search import stored_tensors
 from pipeline.serving import OpenSpace
 from schemas.errors import InputError
-from xclip_core import XClip, encode_text_raw
+from xclip_core import Encoder, encode_text_raw
 
 CLIPS_PER_BATCH = 256
 
@@ -166,7 +166,7 @@ def tag(opened: OpenSpace, labels: LabelSet, *, top: int = 3) -> TagReport:
 
 
 @torch.inference_mode()
-def label_logits(model: XClip, clips: list[dict[str, Any]], text_QE: Tensor, labels: LabelSet) -> Tensor:
+def label_logits(model: Encoder, clips: list[dict[str, Any]], text_QE: Tensor, labels: LabelSet) -> Tensor:
     """Logits B x K of clip rows with labels whose prompts, in order, have the raw vectors `text_QE` (Q x E)."""
     logits_BQ = model.score(*stored_tensors(model, clips), text_QE)
     sizes = [len(label.prompts) for label in labels.labels]

@@ -18,7 +18,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
 from torch import nn
 
 from xclip_core import weights
@@ -141,8 +140,4 @@ def export(model: XClip, vocabulary: Vocabulary, path: Path) -> None:
     state = {weights.official_name(name): tensor for name, tensor in model.state_dict().items()}
     name = "token_embedding.weight"
     state[name] = vocabulary.expand(state[name], TINY.vocab_size)
-    halves = {name: tensor.to(torch.float16).contiguous() for name, tensor in state.items()}
-    part = path.with_name(f"{path.name}.part")  # renamed when complete: a reader never sees half a file
-    save_file(halves, part, metadata={"format": "pt"})
-    part.chmod(0o644)  # safetensors writes for its owner alone
-    part.replace(path)
+    weights.write_safetensors({name: tensor.to(torch.float16) for name, tensor in state.items()}, path)
