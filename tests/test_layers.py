@@ -25,6 +25,7 @@ HOMES = {
     "PIL": ("pipeline/thumbnails.py", "xclip_core/release.py"),
     "open_clip": ("xclip_core/",),
     "safetensors": ("xclip_core/",),
+    "huggingface_hub": ("xclip_core/download.py",),
     "typer": ("jobs/",),
     "rich": ("jobs/",),
     "transformers": (),

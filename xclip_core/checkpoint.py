@@ -46,7 +46,10 @@ def read_checkpoint(
     config = weights.infer_config(official)
     weights.check_fit(official, shapes(config))
     official, changes = resample(
-        official, config, frames=frames or config.frames, image_size=image_size or config.image_size
+        official,
+        config,
+        frames=config.frames if frames is None else frames,
+        image_size=config.image_size if image_size is None else image_size,
     )
     # The hash is of the file and not of what was made here, whose last digits may depend on the processor. Nothing
     # is lost: CLIP's keys are never those of an X-CLIP file, and the sizes stand in the config.
