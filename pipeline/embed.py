@@ -38,9 +38,7 @@ class Embed:
     @cached_property
     def model(self) -> Encoder:
         """Loaded on first use, in the process that uses it."""
-        return load_encoder(
-            self.model_source, frames=self.frames, image_size=self.image_size, device=self.device
-        )
+        return load_encoder(self.model_source, frames=self.frames, image_size=self.image_size, device=self.device)
 
     def __call__(self, units: list[DecodedUnit]) -> list[EmbeddedUnit]:
         """One embedded unit for each decoded one, in order."""

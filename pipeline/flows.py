@@ -267,9 +267,7 @@ def _stages(job: Job, units: list[Unit]) -> list[Stage]:
         ),
         Stage(
             name="embed",
-            work=Embed(
-                settings.model, settings.context, settings.device, settings.frames, settings.image_size
-            ),
+            work=Embed(settings.model, settings.context, settings.device, settings.frames, settings.image_size),
             batch_size=together,
             resident=True,
             num_cpus=0.5,  # with the writer's half, one logical CPU of four: the rest decode

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from pathlib import Path
 
+import open_clip
 import torch
 from open_clip.model import CLIP, CustomTextCLIP, convert_to_custom_text_state_dict
 from torch import Tensor, nn
+from transformers import CLIPConfig, CLIPModel
 
-from tests.models import TINY, State
+from tests.models import TINY, State, to_hf
 from xclip_core import XClipConfig
 
-WORDS = TINY.vocab_size
 
-
-def openclip_model(config: XClipConfig = TINY, *, kind: type[nn.Module] = CLIP, seed: int = 4) -> nn.Module:
-    """open_clip's CLIP of our sizes, heads 64 wide, QuickGELU, every parameter random, float32."""
+def openclip_config(config: XClipConfig = TINY) -> dict:
+    """open_clip's words for our sizes: heads 64 wide, QuickGELU."""
     vision = {
         "image_size": config.image_size,
         "patch_size": config.patch_size,
@@ -30,13 +31,25 @@ def openclip_model(config: XClipConfig = TINY, *, kind: type[nn.Module] = CLIP, 
         "heads": config.text_width // 64,
         "layers": config.text_layers,
     }
-    model = kind(config.embed_dim, vision, text, quick_gelu=True)
+    return {"embed_dim": config.embed_dim, "quick_gelu": True, "vision_cfg": vision, "text_cfg": text}
+
+
+def openclip_model(config: XClipConfig = TINY, *, kind: type[nn.Module] = CLIP, seed: int = 4) -> nn.Module:
+    """open_clip's CLIP of our sizes, every parameter random, float32."""
+    model = kind(**openclip_config(config))
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in model.parameters():
             noise = torch.randn(parameter.shape, generator=generator)
             parameter.copy_(noise / max(1, parameter[0].numel()) ** 0.5 if parameter.ndim > 1 else 1 + 0.3 * noise)
     return model.eval()
+
+
+def register(name: str, config: XClipConfig, folder: Path) -> str:
+    """Makes open_clip know an architecture of our sizes; returns its name."""
+    (folder / f"{name}.json").write_text(json.dumps(openclip_config(config)))
+    open_clip.add_model_config(folder / f"{name}.json")
+    return name
 
 
 def save_openclip(folder: Path, config: XClipConfig = TINY) -> Path:
@@ -57,7 +70,11 @@ def save_custom_text(folder: Path, config: XClipConfig = TINY) -> Path:
 def save_openai(folder: Path, config: XClipConfig = TINY) -> Path:
     """OpenAI's archive: TorchScript, half precision, three sizes among the tensors; the same values, halved."""
     model = openclip_model(config)
-    sizes = {"input_resolution": config.image_size, "context_length": config.context_length, "vocab_size": WORDS}
+    sizes = {
+        "input_resolution": config.image_size,
+        "context_length": config.context_length,
+        "vocab_size": config.vocab_size,
+    }
     for name, value in sizes.items():
         model.__dict__.pop(name, None)
         model.register_buffer(name, torch.tensor(value))
@@ -73,8 +90,6 @@ def save_openai(folder: Path, config: XClipConfig = TINY) -> Path:
 
 def save_hf_clip(folder: Path, config: XClipConfig = TINY) -> Path:
     """A HuggingFace folder with a CLIPModel of the same values, and the position buffers of old times."""
-    from transformers import CLIPConfig, CLIPModel
-
     model = CLIPModel(CLIPConfig(**_hf_config(config))).eval()
     model.load_state_dict(_hf_words(openclip_model(config).state_dict()), strict=True)
     model.save_pretrained(folder)
@@ -99,8 +114,6 @@ def _hf_config(config: XClipConfig) -> dict:
 
 def _hf_words(state: State) -> State:
     """Written without a look at the loader: transformers' own strict loading checks it."""
-    from tests.models import to_hf
-
     return {name.replace("pre_layernorm", "pre_layrnorm"): tensor for name, tensor in to_hf(state).items()}
 
 

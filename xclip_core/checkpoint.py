@@ -31,9 +31,7 @@ class Checkpoint:
     provenance: Provenance
 
 
-def read_checkpoint(
-    path: Path, source: str, *, frames: int | None = None, image_size: int | None = None
-) -> Checkpoint:
+def read_checkpoint(path: Path, source: str, *, frames: int | None = None, image_size: int | None = None) -> Checkpoint:
     """The checkpoint at `path`, for the sizes of its own or, resampled, for those asked for.
 
     Raises WeightsError when it cannot be read or does not fit, InputError for sizes that cannot be had.

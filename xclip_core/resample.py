@@ -36,7 +36,9 @@ def resample(official: State, config: XClipConfig, *, frames: int, image_size: i
         notes.append(f"the model's frame table was resampled from {config.frames} to {frames} frames; {UNPUBLISHED}")
     if image_size != config.image_size:
         tables[PATCH_TABLE] = stretch_patches(official[PATCH_TABLE], image_size // config.patch_size)
-        notes.append(f"the model's patch table was resampled from {config.image_size} to {image_size} pixels; {UNPUBLISHED}")
+        notes.append(
+            f"the model's patch table was resampled from {config.image_size} to {image_size} pixels; {UNPUBLISHED}"
+        )
     return official | tables, tuple(notes)
 
 

@@ -48,7 +48,8 @@ def test_patch_table_is_that_of_transformers():
     state = random_state()
     hf = hf_model(TINY, state).vision_model.embeddings
     for side in (2, 4, 7):
-        expected = hf.interpolate_pos_encoding(torch.zeros(1, 10, TINY.vision_width), side * P, side * P)[0]
+        tokens = torch.zeros(1, 1 + side * side, TINY.vision_width)
+        expected = hf.interpolate_pos_encoding(tokens, side * P, side * P)[0]
         got = stretch_patches(state["visual.positional_embedding"], side)
         torch.testing.assert_close(got, expected, atol=1e-6, rtol=0)
         assert torch.equal(got[0], state["visual.positional_embedding"][0])
