@@ -11,9 +11,11 @@ from typing import Annotated
 import typer
 
 from jobs import console
+from jobs.convert import convert
 from jobs.demo import demo
 from jobs.index import index
 from jobs.info import info
+from jobs.models import models
 from jobs.pretrain import pretrain
 from jobs.search import search
 from jobs.tag import tag
@@ -36,7 +38,7 @@ def options(
     console.quiet_libraries(debug=debug)
 
 
-for command in (index, search, tag, info, demo, pretrain):
+for command in (index, search, tag, info, models, convert, demo, pretrain):
     app.command()(command)
 
 

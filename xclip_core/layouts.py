@@ -196,7 +196,7 @@ def _unpack_attention(state: State) -> State:
     for name, tensor in state.items():
         if match := PACKED.match(name):
             for letter, rows in zip("qkv", tensor.chunk(3), strict=True):
-                apart[f"{match['owner']}.{letter}_proj.{match['kind']}"] = rows.contiguous()
+                apart[f"{match['owner']}.{letter}_proj.{match['kind']}"] = rows.clone()  # files keep whole storages
         else:
             apart[name] = tensor
     return apart

@@ -23,8 +23,8 @@ FRAMES = 8  # unless asked otherwise: what most released models take
 OTHER_HEADS = {1280: "ViT-H (80)", 1408: "ViT-g (88)", 1664: "ViT-bigG (104)", 1792: "ViT-e (112)"}
 
 NOTE = (
-    "this model is not trained: CLIP weights with new temporal parts, which is where fine-tuning starts and no model to search with; "
-    "X-CLIP computes with QuickGELU, so weights that were trained with exact GELU start worse"
+    "this model is not trained: CLIP weights with new temporal parts, where fine-tuning starts and nothing to search "
+    "with; X-CLIP computes with QuickGELU, so that weights trained with exact GELU start worse"
 )
 
 

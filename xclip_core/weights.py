@@ -182,7 +182,7 @@ def hash_weights(official: State) -> str:
     return digest.hexdigest()
 
 
-def write_whole(path: Path, write: Callable[[Path], None]) -> None:
+def write_whole(path: Path, write: Callable[[Path], object]) -> None:
     """Lets `write` fill a draft beside `path`, then gives it that name: a reader never sees half a file."""
     draft = path.with_name(f"{path.name}.part")
     try:

@@ -150,5 +150,5 @@ def test_weights_of_another_architecture_are_refused(folder, tmp_path):
 
 
 def test_where_x_clip_is_needed_a_frame_mean_is_refused(folder):
-    with pytest.raises(InputError, match="is a frame-mean encoder.*X-CLIP weights are needed here"):
+    with pytest.raises(InputError, match=r"is a frame-mean encoder.*X-CLIP weights are needed here"):
         load(f"openclip:tiny-clip={folder}/clip.pt")
