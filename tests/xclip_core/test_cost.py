@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -53,3 +54,22 @@ def test_the_catalogue_has_every_name_once():
     assert [entry.name for entry in entries] == ["footage-tiny", *RELEASED]
     assert entries[0].where == "embedded"
     assert {entry.where for entry in entries[1:]} <= {"cached", "to fetch"}
+
+
+def test_the_table_of_the_docs_is_the_catalogue():
+    table = Path(__file__).parents[2].joinpath("docs", "models.md").read_text(encoding="utf-8")
+    for entry in catalogue():
+        if entry.name not in RELEASED:
+            continue
+        cells = (
+            f"`{entry.name}`",
+            entry.architecture,
+            str(entry.frames),
+            str(entry.image_size),
+            f"{entry.parameters / 1e6:.1f} M",
+            f"{4 * entry.parameters / 1e9:.2f} GB",
+            f"{entry.gmac_per_clip:.1f}",
+            f"{entry.embedding_bytes / 1e3:.1f} kB + {entry.context_bytes / 1e3:.1f} kB",
+            entry.knows,
+        )
+        assert f"| {' | '.join(cells)} |" in table
