@@ -9,7 +9,7 @@ starts, as OpenAI's archive, open_clip's state dict or HuggingFace's CLIPModel. 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -70,7 +70,7 @@ def to_official(state: State) -> tuple[State, Layout]:
     return READERS[layout](state), layout
 
 
-def recognise(state: Mapping[str, Tensor]) -> Layout:
+def recognise(state: State) -> Layout:
     """The layout of a state dict, by its keys. Raises WeightsError for weights of another model."""
     is_xclip = any(".message_fc." in name for name in state)
     if any(name.startswith("visual.layer1.") for name in state):
@@ -95,7 +95,7 @@ def is_clip(layout: Layout) -> bool:
     return layout.startswith("clip-")
 
 
-def renamed(state: Mapping[str, Tensor], rename: Callable[[str], str]) -> State:
+def renamed(state: State, rename: Callable[[str], str]) -> State:
     """A state dict under other names. Raises WeightsError where two names become one."""
     result: State = {}
     for name, tensor in state.items():

@@ -47,7 +47,7 @@ class FrameMean(nn.Module):
 
     @property
     def logit_scale(self) -> Tensor:
-        """The log of what cosines are multiplied with, shape ()."""
+        """The log of what cosines are multiplied with; open_clip has it as () or (1,)."""
         scale: Tensor = self.clip.logit_scale
         return scale.reshape(())
 

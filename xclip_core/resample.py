@@ -66,6 +66,6 @@ def stretch_patches(table_LD: Tensor, side: int) -> Tensor:
     return torch.cat([table_LD[:1], rows])
 
 
-def _wide(table: Tensor) -> Tensor:
-    """A table of any shape in float32, or in float64 if it is: half precision is not interpolated in."""
-    return table.to(torch.promote_types(table.dtype, torch.float32))
+def _wide(table_LD: Tensor) -> Tensor:
+    """A table, whatever its axes, in float32, or in float64 if it is: half precision is not interpolated in."""
+    return table_LD.to(torch.promote_types(table_LD.dtype, torch.float32))

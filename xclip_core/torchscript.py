@@ -18,6 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from xclip_core.layouts import State
+
 # What torch.save writes has no constants.
 MARK = "/constants.pkl"
 
@@ -32,9 +34,9 @@ class _Module:
         self.attributes = dict(state)
 
 
-def _tensor(storage: Tensor, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_: Any) -> Tensor:
-    """A tensor of shape `size` over a flat storage; torch checks that it lies inside."""
-    return storage.as_strided(size, stride, offset)
+def _tensor(storage_N: Tensor, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_: Any) -> Tensor:
+    """A tensor of shape `size` over a flat storage of N numbers; torch checks that it lies inside."""
+    return storage_N.as_strided(size, stride, offset)
 
 
 # Everything a pickle may ask for, by name. Storages stand for their element types, which cannot be called.
@@ -71,7 +73,7 @@ class _TensorUnpickler(pickle.Unpickler):
         return KNOWN[f"{module}.{name}"]
 
     def persistent_load(self, pid: tuple[str, torch.dtype, str, str, int]) -> Tensor:
-        """A storage of the archive as a flat tensor (count,)."""
+        """A storage of the archive as a flat tensor, N long."""
         _, dtype, key, _, _ = pid
         content = bytearray(self._archive.read(f"{self._root}/data/{key}"))
         return torch.frombuffer(content, dtype=dtype)
@@ -83,7 +85,7 @@ def is_archive(path: Path) -> bool:
         return any(name.endswith(MARK) for name in archive.namelist())
 
 
-def read(path: Path) -> dict[str, Tensor]:
+def read(path: Path) -> State:
     """All tensors of an archive by dotted name: parameters, buffers and tensor attributes."""
     with zipfile.ZipFile(path) as archive:
         root = next(name.removesuffix(MARK) for name in archive.namelist() if name.endswith(MARK))

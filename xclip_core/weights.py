@@ -88,7 +88,7 @@ def _state_in(content: Any, path: Path) -> State:
     strangers = sorted(str(k) for k, v in state.items() if not isinstance(v, Tensor))
     if strangers:
         raise WeightsError(f"{path} holds entries that are not tensors: {listing(strangers)}")
-    return renamed(state, lambda name: str(name).removeprefix("module."))
+    return renamed(dict(state), lambda name: str(name).removeprefix("module."))
 
 
 def infer_config(official: State, *, start_frames: int | None = None) -> XClipConfig:
