@@ -11,11 +11,13 @@ from typing import Annotated
 import typer
 
 from jobs import console
+from jobs.convert import convert
 from jobs.demo import demo
 from jobs.evaluate import evaluate
 from jobs.finetune import finetune
 from jobs.index import index
 from jobs.info import info
+from jobs.models import models
 from jobs.pretrain import pretrain
 from jobs.search import search
 from jobs.tag import tag
@@ -38,7 +40,7 @@ def options(
     console.quiet_libraries(debug=debug)
 
 
-for command in (index, search, tag, info, demo, finetune, evaluate, pretrain):
+for command in (index, search, tag, info, models, convert, finetune, evaluate, demo, pretrain):
     app.command()(command)
 
 

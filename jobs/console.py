@@ -6,7 +6,7 @@ import json
 import logging
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass
 from typing import TYPE_CHECKING, Any
@@ -37,6 +37,12 @@ def results() -> Console:
     from rich.console import Console
 
     return Console(highlight=False)
+
+
+def caution(notes: Iterable[str]) -> None:
+    """What a user must know of a model before believing what comes of it, on stderr."""
+    for note in notes:
+        messages().print(f"[bold yellow]note:[/] {_escaped(note)}", soft_wrap=True)
 
 
 def print_json(value: Any) -> None:

@@ -17,8 +17,10 @@ def index(
     videos: Annotated[str, typer.Argument(help="A video file, a folder, a glob, or a .txt file with a path a line.")],
     archive: Annotated[Path, typer.Argument(help="The archive's folder; made if it is not there.")],
     model: Annotated[
-        str, typer.Option(help="An embedded model's name, or a checkpoint file or folder.")
+        str, typer.Option(help="A name that `footage models` lists, openclip:ARCH/TAG, or a checkpoint file or folder.")
     ] = "footage-tiny",
+    frames: Annotated[int | None, typer.Option(help="Frames per clip, if not as many as the model's.")] = None,
+    image_size: Annotated[int | None, typer.Option(help="Pixels of a frame's side, if not the model's.")] = None,
     window: Annotated[float, typer.Option(help="Length of a clip in seconds.")] = 10.0,
     stride: Annotated[float | None, typer.Option(help="Seconds from clip to clip; the window unless given.")] = None,
     context: Annotated[
@@ -33,10 +35,18 @@ def index(
     from pipeline.settings import IndexSettings
 
     settings = IndexSettings(
-        model=model, window_s=window, stride_s=stride, context=context, engine=engine, device="auto"
+        model=model,
+        frames=frames,
+        image_size=image_size,
+        window_s=window,
+        stride_s=stride,
+        context=context,
+        engine=engine,
+        device="auto",
     )
     with console.progress_bar(enabled=not as_json) as watch:
         report = flows.index(videos, archive, settings, dry_run=dry_run, watch=watch)
+    console.caution(report.notes)
     if as_json:
         console.print_json(report)
     else:

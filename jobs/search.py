@@ -28,7 +28,9 @@ def search(
     from pipeline import contact_sheet, serving
     from pipeline import search as searching
 
-    answer = searching.search(serving.open_space(archive, model), text, top=top, rerank=not no_rerank)
+    opened = serving.open_space(archive, model)
+    console.caution(opened.notes)
+    answer = searching.search(opened, text, top=top, rerank=not no_rerank)
     if html is not None:
         contact_sheet.write(answer, archive, html)
     if as_json:

@@ -28,7 +28,9 @@ def tag(
     label_set = label_sets.read_labels(labels)
     if out is not None:
         tagging.check_export(out)
-    report = tagging.tag(serving.open_space(archive, model), label_set, top=top)
+    opened = serving.open_space(archive, model)
+    console.caution(opened.notes)
+    report = tagging.tag(opened, label_set, top=top)
     if out is not None:
         tagging.export(report.tags, out)
     if as_json:

@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from xclip_core.checkpoint import write_text
+from xclip_core.durable import write_text
 
 FILE = "metrics.jsonl"
 EVENTS = "tensorboard"

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from pipeline.contexts import PACKERS
 from pipeline.settings import ContextCode
 from schemas.records import DecodedUnit, EmbeddedUnit
-from xclip_core import XClip, encode_video_with_context, load
+from xclip_core import Encoder, encode_video_with_context, load_encoder
 
 CLIPS_PER_PASS = 16
 
@@ -37,11 +37,13 @@ class Embed:
     model_source: str
     context: ContextCode
     device: str = "cpu"
+    frames: int | None = None
+    image_size: int | None = None
 
     @cached_property
-    def model(self) -> XClip:
+    def model(self) -> Encoder:
         """Loaded on first use, in the process that uses it."""
-        return load(self.model_source, device=self.device)
+        return load_encoder(self.model_source, frames=self.frames, image_size=self.image_size, device=self.device)
 
     def __call__(self, units: list[DecodedUnit]) -> list[EmbeddedUnit]:
         """One embedded unit for each decoded one, in order."""

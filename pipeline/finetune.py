@@ -40,7 +40,7 @@ from pipeline.versions import versions
 from schemas.errors import InputError
 from schemas.records import Failed
 from xclip_core import canonical_source, load
-from xclip_core.checkpoint import load_state, write_text
+from xclip_core.durable import load_state, write_text
 from xclip_core.tokenise import tokenise
 
 SETTINGS = "settings.json"

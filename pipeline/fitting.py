@@ -27,7 +27,8 @@ from pipeline.labelled import Example
 from pipeline.protocols import FinetuneSettings, Schedule
 from schemas.errors import EngineError
 from xclip_core import load
-from xclip_core.checkpoint import load_state, save_model, save_state
+from xclip_core.checkpoint import save_model
+from xclip_core.durable import load_state, save_state
 from xclip_core.mixing import draw_mix, mix_pixels, mix_targets, smooth_targets
 from xclip_core.objective import Classifier, label_texts
 from xclip_core.preprocess import normalise

@@ -22,7 +22,7 @@ from pipeline.archive import Archive, write_part
 from pipeline.embed import CLIPS_PER_PASS, Embed, device_named
 from pipeline.engine import Stage
 from pipeline.plan import VideoPlan
-from pipeline.settings import IndexSettings, space_of
+from pipeline.settings import IndexSettings, Space, space_of
 from pipeline.survey import Job, Progress, Survey, died, survey
 from pipeline.versions import versions
 from schemas.records import (
@@ -33,7 +33,7 @@ from schemas.records import (
     UnitOutcome,
     VideoRow,
 )
-from xclip_core import canonical_source, load
+from xclip_core import canonical_source, load_encoder
 
 COMMIT_EVERY_S = 2.0  # a lost run loses at most this much committed work; each commit is a file in the log
 
@@ -56,6 +56,7 @@ class IndexReport:
     wall_s: float = 0.0
     expected_s: float | None = None  # of a dry run: by the rate of the last run; None when there was none
     failures: tuple[Failure, ...] = ()
+    notes: tuple[str, ...] = ()  # what a user must know of the model
 
 
 def index(
@@ -69,13 +70,13 @@ def index(
     """Brings the archive at `folder` up to date with `videos`. Raises FootageError when nothing can be done at all."""
     began = time.perf_counter()
     inventory = sources.take_inventory(videos)
-    space = space_of(load(settings.model), settings)
+    space, notes = _space(settings)
     # What is stored must mean the same from any folder and on any worker.
     settings = replace(settings, model=canonical_source(settings.model), device=device_named(settings.device))
     archive = Archive(folder) if dry_run else Archive.create(folder)
     known = archive.known_videos(space.id) if archive.exists() else {}
     run_id = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:6]}"
-    job = Job(archive, settings, space, run_id, known, watch or (lambda _: None))
+    job = Job(archive, settings, space, run_id, known, watch or (lambda _: None), notes)
     if dry_run:
         with tempfile.TemporaryDirectory(prefix="footage-") as outside:
             return _dry_run_report(job, survey(job, inventory, Path(outside)), began)
@@ -84,6 +85,13 @@ def index(
         return _execute(job, survey(job, inventory, scratch), scratch, began)
     finally:
         archive.drop_scratch(run_id)
+
+
+def _space(settings: IndexSettings) -> tuple[Space, tuple[str, ...]]:
+    """The space of a run and what is to be said of its model, which is loaded, understood and forgotten."""
+    model = load_encoder(settings.model, frames=settings.frames, image_size=settings.image_size)
+    assert model.provenance is not None, "models come from xclip_core.load_encoder"
+    return space_of(model, settings), model.provenance.notes
 
 
 def _dry_run_report(job: Job, found: Survey, began: float) -> IndexReport:
@@ -103,6 +111,7 @@ def _dry_run_report(job: Job, found: Survey, began: float) -> IndexReport:
         wall_s=time.perf_counter() - began,
         expected_s=found.footage_s / rates[-1] if rates else None,
         failures=_reported(found.failures),
+        notes=job.notes,
     )
 
 
@@ -152,6 +161,7 @@ def _execute(job: Job, found: Survey, scratch: Path, began: float) -> IndexRepor
             *_reported(found.failures),
             *(Failure(row.uri, row.error_kind or "", row.error or "") for row in broken),
         ),
+        notes=job.notes,
     )
     _log(job, "finished", report)
     return report
@@ -240,7 +250,7 @@ def _stages(job: Job, units: list[Unit]) -> list[Stage]:
         ),
         Stage(
             name="embed",
-            work=Embed(settings.model, settings.context, settings.device),
+            work=Embed(settings.model, settings.context, settings.device, settings.frames, settings.image_size),
             batch_size=together,
             resident=True,
             num_cpus=0.5,  # with the writer's half, one logical CPU of four: the rest decode

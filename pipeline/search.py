@@ -20,7 +20,7 @@ from pipeline import contexts, vectors
 from pipeline.serving import OpenSpace
 from schemas.errors import ArchiveError, InputError
 from schemas.records import Hit
-from xclip_core import XClip, encode_text, encode_text_raw
+from xclip_core import Encoder, encode_text, encode_text_raw
 
 # How many clips the first stage hands to the second; benchmarks/rerank.py prints what the second costs and changes.
 RECALL_DEPTH = 200
@@ -72,13 +72,13 @@ def _hit(rank: int, clip: dict[str, Any], uris: dict[str, str], score: float, re
     )
 
 
-def _plain(model: XClip, recalled: dict[str, float]) -> dict[str, float]:
+def _plain(model: Encoder, recalled: dict[str, float]) -> dict[str, float]:
     """Cosines of recall on the scale of the model's logits: what the model would say without a prompt."""
     scale = model.logit_scale.exp().item()
     return {clip_id: scale * cosine for clip_id, cosine in recalled.items()}
 
 
-def _rerank(model: XClip, text: str, clips: dict[str, dict[str, Any]]) -> dict[str, float]:
+def _rerank(model: Encoder, text: str, clips: dict[str, dict[str, Any]]) -> dict[str, float]:
     """The model's logit of each clip with the text."""
     if not clips:
         return {}
@@ -88,13 +88,13 @@ def _rerank(model: XClip, text: str, clips: dict[str, dict[str, Any]]) -> dict[s
     return dict(zip(clips, logits_M1[:, 0].tolist(), strict=True))
 
 
-def stored_tensors(model: XClip, clips: list[dict[str, Any]]) -> tuple[Tensor, Tensor]:
+def stored_tensors(model: Encoder, clips: list[dict[str, Any]]) -> tuple[Tensor, Tensor]:
     """Vectors M x E and prompt contexts M x P x E of clip rows, as the model takes them.
 
-    Raises ArchiveError when the archive was made without contexts.
+    Raises ArchiveError when the archive was made without contexts and the model needs them.
     """
     P, E = model.config.patches, model.config.embed_dim
-    if any(not clip["context"] for clip in clips):
+    if P and any(not clip["context"] for clip in clips):
         raise ArchiveError(
             "this archive stores no prompt contexts, which the model's own score needs; "
             "search with --no-rerank, or index again with --context int8"

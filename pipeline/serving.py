@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from pipeline.archive import Archive
 from schemas.errors import ArchiveError, SpaceMismatch
-from xclip_core import XClip, load
+from xclip_core import Encoder, load_encoder
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +18,12 @@ class OpenSpace:
 
     archive: Archive
     space: str
-    model: XClip
+    model: Encoder
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a user must know of the model."""
+        return self.model.provenance.notes if self.model.provenance else ()
 
 
 def serving_run(archive: Archive) -> dict[str, Any]:
@@ -34,18 +40,33 @@ def serving_run(archive: Archive) -> dict[str, Any]:
 def open_space(folder: str | Path, model_source: str | None = None) -> OpenSpace:
     """The serving space of an archive with its model, from where the index run had it unless said otherwise.
 
-    Raises SpaceMismatch when the model's weights are not those that made the vectors.
+    Raises SpaceMismatch when the model is not the one that made the vectors.
     """
     archive = Archive.open(folder)
     run = serving_run(archive)
     # Files move; weights are known by their hash, wherever they lie.
     source = model_source or run["settings"]["index"]["model"]
-    model = load(source)
-    assert model.provenance is not None, "models come from xclip_core.load"
-    expected = run["settings"]["space"]["weights_hash"]
-    if model.provenance.weights_hash != expected:
-        raise SpaceMismatch(
-            f"the archive was indexed with weights {expected[:12]}, and {source!r} has "
-            f"{model.provenance.weights_hash[:12]}; name the right model with --model, or index again with this one"
-        )
+    made_with = run["settings"]["space"]
+    sizes = made_with["model"]  # a resampled model is resampled again
+    model = load_encoder(source, frames=sizes["frames"], image_size=sizes["image_size"])
+    _check_same(source, model, made_with)
     return OpenSpace(archive, run["space"], model)
+
+
+def _check_same(source: str, model: Encoder, made_with: dict[str, Any]) -> None:
+    """Raises SpaceMismatch unless a model has the weights, and does with them, what made a space."""
+    assert model.provenance is not None, "models come from xclip_core.load_encoder"
+    expected, found = made_with["weights_hash"], model.provenance.weights_hash
+    advice = "name the right model with --model, or index again with this one"
+    if found != expected:
+        raise SpaceMismatch(
+            f"the archive was indexed with weights {expected[:12]}, and {source!r} has {found[:12]}; {advice}"
+        )
+    # The same CLIP may be a frame-mean encoder or a start of X-CLIP, with one activation or the other.
+    config = json.loads(json.dumps(asdict(model.config)))
+    other = [name for name, value in made_with["model"].items() if config.get(name) != value]
+    if other:
+        raise SpaceMismatch(
+            f"the archive was indexed with another model of the same weights than {source!r}: "
+            f"{', '.join(other)} differ; {advice}"
+        )

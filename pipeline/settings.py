@@ -8,16 +8,17 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Literal
 
 from schemas.errors import InputError
-from xclip_core.config import DEFAULT_MODEL, XClipConfig
+from xclip_core.config import DEFAULT_MODEL, ModelConfig, XClipConfig
 
 if TYPE_CHECKING:
-    from xclip_core.model import XClip
+    from xclip_core.encode import Encoder
 
 ContextCode = Literal["int8", "float16", "none"]
 EngineName = Literal["ray", "local"]
 
 # How the indexer makes pixels; part of the space, because vectors of differently made pixels differ.
 PREPROCESSING = "swscale area, short side 256/224, centre crop; imagenet mean and std; v1"
+OWN_PREPROCESSING = "swscale area, short side 256/224, centre crop; the model's own mean and std; v1"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,6 +40,8 @@ class IndexSettings:
     """Everything that `footage index` was asked for. `stride_s` None means equal to the window."""
 
     model: str = DEFAULT_MODEL
+    frames: int | None = None  # None: as many as the weights were trained with; else the frame table is resampled
+    image_size: int | None = None  # the same for pixels
     window_s: float = 10.0
     stride_s: float | None = None
     context: ContextCode = "int8"
@@ -56,7 +59,7 @@ class Space:
     """Everything that decides a vector. Vectors of two spaces are never compared."""
 
     weights_hash: str
-    model: XClipConfig
+    model: ModelConfig
     sampling: Sampling
     preprocessing: str = PREPROCESSING
 
@@ -66,11 +69,12 @@ class Space:
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:12]
 
 
-def space_of(model: XClip, settings: IndexSettings) -> Space:
+def space_of(model: Encoder, settings: IndexSettings) -> Space:
     """The space that a model and settings make together."""
     assert model.provenance is not None, "models come from xclip_core.load"
     return Space(
         weights_hash=model.provenance.weights_hash,
         model=model.config,
         sampling=settings.sampling(model.config.frames),
+        preprocessing=PREPROCESSING if isinstance(model.config, XClipConfig) else OWN_PREPROCESSING,
     )

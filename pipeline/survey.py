@@ -40,6 +40,7 @@ class Job:
     run_id: str
     known: Mapping[str, VideoRow]
     watch: Callable[[Progress], None]
+    notes: tuple[str, ...] = ()  # what a user must know of the model
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,7 @@ from pipeline.label_sets import LabelSet, over_prompts
 from pipeline.search import stored_tensors
 from pipeline.serving import OpenSpace
 from schemas.errors import InputError
-from xclip_core import XClip, encode_text_raw
+from xclip_core import Encoder, encode_text_raw
 
 CLIPS_PER_BATCH = 256
 
@@ -76,7 +76,7 @@ def tag(opened: OpenSpace, labels: LabelSet, *, top: int = 3) -> TagReport:
 
 
 @torch.inference_mode()
-def label_logits(model: XClip, clips: list[dict[str, Any]], text_QE: Tensor, labels: LabelSet) -> Tensor:
+def label_logits(model: Encoder, clips: list[dict[str, Any]], text_QE: Tensor, labels: LabelSet) -> Tensor:
     """Logits B x K of clip rows with labels whose prompts, in order, have the raw vectors `text_QE` (Q x E)."""
     return over_prompts(model.score(*stored_tensors(model, clips), text_QE), labels)
 

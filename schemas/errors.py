@@ -21,6 +21,12 @@ video out of a batch. The rest stops the run.
 from __future__ import annotations
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of what a foreign error says, or its class name where it says nothing."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
 class FootageError(Exception):
     """Base of every deliberate error; the command line prints its message and nothing else."""
 

@@ -28,6 +28,7 @@ HOMES = {
     "torchvision": ("xclip_core/augment.py",),
     "torch.utils.tensorboard": ("pipeline/curves.py",),  # needs the tensorboard package
     "safetensors": ("xclip_core/",),
+    "huggingface_hub": ("xclip_core/download.py",),
     "typer": ("jobs/",),
     "rich": ("jobs/",),
     "transformers": (),

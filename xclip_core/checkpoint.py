@@ -1,73 +1,73 @@
-"""Files that training writes: whole or not at all, whatever happens to the process or the machine.
+"""A checkpoint of any layout as one complete set of X-CLIP weights, and the model made of it.
 
-A file is written under another name, forced to the disk, and renamed; a reader sees the old one or the new one.
+What a file lacks because it is CLIP's, and what is asked to have another size, is made here; everything else that
+does not fit is an error.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
+import logging
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
-from safetensors.torch import save_file
 
-from schemas.errors import InputError
-from xclip_core import weights
-from xclip_core.model import XClip
+from xclip_core import layouts, weights
+from xclip_core.config import XClipConfig
+from xclip_core.durable import save_tensors
+from xclip_core.layouts import State
+from xclip_core.model import Provenance, XClip, shapes, without_values
+from xclip_core.resample import resample
+from xclip_core.start import FRAMES, NOTE, start_from_clip
 
-
-def write_whole(path: Path, write: Callable[[Path], None]) -> None:
-    """Replaces `path` by what `write` writes to the path it is given, in one step that survives a loss of power."""
-    part = path.with_name(f"{path.name}.part")
-    write(part)
-    part.chmod(0o644)  # safetensors writes for its owner alone
-    _force(part)
-    part.replace(path)
-    _force(path.parent)  # the new name is in the folder, and the folder is a file too
+log = logging.getLogger(__name__)
 
 
-def _force(path: Path) -> None:
-    """Waits until a file or folder is on the disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """Complete weights in official words, in the dtypes of the file, their sizes, and where they came from."""
+
+    official: State
+    config: XClipConfig
+    provenance: Provenance
 
 
-def write_text(path: Path, text: str) -> None:
-    """A text file, written whole."""
-    write_whole(path, lambda part: _write_text(part, text))
+def read_checkpoint(path: Path, source: str, *, frames: int | None = None, image_size: int | None = None) -> Checkpoint:
+    """The checkpoint at `path`, for the sizes of its own or, resampled, for those asked for.
+
+    Raises WeightsError when it cannot be read or does not fit, InputError for sizes that cannot be had.
+    """
+    found, layout = layouts.to_official(weights.read_tensors(path))
+    notes: tuple[str, ...] = ()
+    official = found
+    if layouts.is_clip(layout):
+        official, notes = start_from_clip(found, FRAMES if frames is None else frames), (NOTE,)
+    config = weights.infer_config(official)
+    weights.check_fit(official, shapes(config))
+    official, changes = resample(
+        official,
+        config,
+        frames=config.frames if frames is None else frames,
+        image_size=config.image_size if image_size is None else image_size,
+    )
+    # The hash is of the file and not of what was made here, whose last digits may depend on the processor. Nothing
+    # is lost: CLIP's keys are never those of an X-CLIP file, and the sizes stand in the config.
+    provenance = Provenance(source, layout, weights.hash_weights(found), (*notes, *changes))
+    for note in provenance.notes:
+        log.warning("%s: %s", source, note)
+    return Checkpoint(official, weights.infer_config(official), provenance)
 
 
-def _write_text(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")
-
-
-def save_state(path: Path, state: dict[str, Any]) -> None:
-    """A training's state, written whole: tensors and plain data."""
-    write_whole(path, lambda part: torch.save(state, part))
-
-
-def load_state(path: Path) -> dict[str, Any]:
-    """What `save_state` wrote, on the CPU. Raises InputError when it cannot be read; no code in it is executed."""
-    try:
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch fails in as many ways as a file can be broken
-        raise InputError(
-            f"the checkpoint {path} cannot be read ({str(error).splitlines()[0]}); remove it to start from step 0"
-        ) from error
-    return state
-
-
-def save_tensors(state: weights.State, path: Path) -> None:
-    """A state dict as safetensors, written whole."""
-    content = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
-    write_whole(path, lambda part: save_file(content, part, metadata={"format": "pt"}))
+def build(checkpoint: Checkpoint, *, device: str | torch.device, dtype: torch.dtype) -> XClip:
+    """The model in evaluation mode, its parameters frozen."""
+    model = without_values(checkpoint.config)  # no time is spent on initial values that are replaced at once
+    # Copied, because the readers map the file into memory: writing the file anew would change, or kill, this model.
+    state = {weights.module_name(name): tensor.to(dtype, copy=True) for name, tensor in checkpoint.official.items()}
+    model.load_state_dict(state, strict=True, assign=True)
+    model.provenance = checkpoint.provenance
+    return model.to(device).requires_grad_(requires_grad=False).eval()
 
 
 def save_model(model: XClip, path: Path) -> None:
-    """A model in the official layout, in its own precision; `load` reads it."""
+    """A model in the official layout, in its own precision, written whole; `load` reads it."""
     save_tensors({weights.official_name(name): tensor for name, tensor in model.state_dict().items()}, path)

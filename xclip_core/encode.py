@@ -12,12 +12,16 @@ from torch.nn import functional as F
 
 from schemas.errors import ShapeError
 from xclip_core.model import XClip
+from xclip_core.openclip import FrameMean
 from xclip_core.preprocess import normalise
 from xclip_core.tokenise import tokenise
 
+# What can be indexed and searched with. Both kinds have a config, a provenance, and the same three calls.
+Encoder = XClip | FrameMean
+
 
 @torch.inference_mode()
-def encode_video_with_context(model: XClip, frames_BTHWC: Tensor) -> tuple[Tensor, Tensor]:
+def encode_video_with_context(model: Encoder, frames_BTHWC: Tensor) -> tuple[Tensor, Tensor]:
     """Clips to unit vectors B x E and their prompt contexts B x N x E, both float32 on the model's device.
 
     `frames_BTHWC` is B x T x S x S x 3, uint8, RGB. Raises ShapeError for anything else.
@@ -28,21 +32,24 @@ def encode_video_with_context(model: XClip, frames_BTHWC: Tensor) -> tuple[Tenso
             f"frames are {frames_BTHWC.dtype} of shape {tuple(frames_BTHWC.shape)}; this model takes uint8 RGB "
             f"(clips, {T} frames, {S}, {S}, 3): sample {T} frames per clip and use preprocess.resize_and_crop"
         )
-    video_BE, context_BNE = model.video(normalise(frames_BTHWC.to(model.device), model.dtype))
+    config = model.config
+    pixels_BTCHW = normalise(frames_BTHWC.to(model.device), model.dtype, mean=config.mean, std=config.std)
+    video_BE, context_BNE = model.video(pixels_BTCHW)
     return F.normalize(video_BE.float(), dim=-1), context_BNE.float()
 
 
-def encode_video(model: XClip, frames_BTHWC: Tensor) -> Tensor:
+def encode_video(model: Encoder, frames_BTHWC: Tensor) -> Tensor:
     """Clips B x T x S x S x 3 (uint8 RGB) to unit float32 vectors B x E."""
     return encode_video_with_context(model, frames_BTHWC)[0]
 
 
 @torch.inference_mode()
-def encode_text_raw(model: XClip, texts: Sequence[str]) -> Tensor:
-    """Texts to raw vectors K x E, as `XClip.score` wants them. Keep the result: the model caches nothing."""
-    return model.text(tokenise(texts, context_length=model.config.context_length).to(model.device))
+def encode_text_raw(model: Encoder, texts: Sequence[str]) -> Tensor:
+    """Texts to raw vectors K x E, as `score` wants them. Keep the result: the model caches nothing."""
+    token_ids_KL = tokenise(texts, context_length=model.config.context_length, arch=model.config.arch)
+    return model.text(token_ids_KL.to(model.device))
 
 
-def encode_text(model: XClip, texts: Sequence[str]) -> Tensor:
+def encode_text(model: Encoder, texts: Sequence[str]) -> Tensor:
     """Texts to unit float32 vectors K x E, for recall by dot product; not the model's score (see `XClip.score`)."""
     return F.normalize(encode_text_raw(model, texts).float(), dim=-1)

@@ -24,6 +24,7 @@ from xclip_core.frames import FrameEncoder
 from xclip_core.prompts import PromptGenerator
 from xclip_core.temporal import MultiFrameIntegration
 from xclip_core.text import TextEncoder
+from xclip_core.weights import official_name
 
 # Prompted texts are B x K x E with 4E-wide MLP rows: 4096 pairs of E=512 are 33 MB. Chunks over texts are exact.
 PAIRS_PER_CHUNK = 4096
@@ -34,8 +35,9 @@ class Provenance:
     """Where a model's weights came from."""
 
     source: str
-    layout: str  # official | hf
+    layout: str  # official | hf for X-CLIP; clip-openai | clip-openclip | clip-hf for a start from CLIP; openclip
     weights_hash: str  # sha256 over names, shapes and float32 values: equal for equal weights in any layout
+    notes: tuple[str, ...] = ()  # what a user must know: the model is not trained, or a table was resampled
 
 
 class XClip(nn.Module):
@@ -142,3 +144,14 @@ class XClip(nn.Module):
                 f"video, context and text have shapes {given}; "
                 f"expected (clips, {E}), (the same clips, {N}, {E}) and (texts, {E})"
             )
+
+
+def without_values(config: XClipConfig) -> XClip:
+    """A model that takes no memory and has no values, for its shapes or to be filled."""
+    with torch.device("meta"):
+        return XClip(config)
+
+
+def shapes(config: XClipConfig) -> dict[str, torch.Size]:
+    """The official name and the shape of every tensor of a model."""
+    return {official_name(name): tensor.shape for name, tensor in without_values(config).state_dict().items()}

@@ -14,10 +14,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from schemas.errors import ShapeError
+from xclip_core.config import MEAN, STD
 from xclip_core.geometry import crop_offset, resized_shape
-
-MEAN = (123.675, 116.28, 103.53)  # ImageNet, on the 0..255 scale
-STD = (58.395, 57.12, 57.375)
 
 
 def resize_and_crop(frames_THWC: Tensor, size: int) -> Tensor:
@@ -35,8 +33,13 @@ def resize_and_crop(frames_THWC: Tensor, size: int) -> Tensor:
     return cropped.round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous()
 
 
-def normalise(frames_BTHWC: Tensor, dtype: torch.dtype) -> Tensor:
-    """RGB uint8 B x T x S x S x 3 to normalised pixels B x T x 3 x S x S of `dtype`, on the frames' device."""
-    mean, std = (torch.tensor(x, device=frames_BTHWC.device, dtype=torch.float32) for x in (MEAN, STD))
-    pixels = (frames_BTHWC.float() - mean) / std
+def normalise(
+    frames_BTHWC: Tensor, dtype: torch.dtype, *, mean: tuple[float, ...] = MEAN, std: tuple[float, ...] = STD
+) -> Tensor:
+    """RGB uint8 B x T x S x S x 3 to normalised pixels B x T x 3 x S x S of `dtype`, on the frames' device.
+
+    `mean` and `std` are the model's, on the 0..255 scale; X-CLIP's unless given.
+    """
+    mean_C, std_C = (torch.tensor(x, device=frames_BTHWC.device, dtype=torch.float32) for x in (mean, std))
+    pixels = (frames_BTHWC.float() - mean_C) / std_C
     return pixels.permute(0, 1, 4, 2, 3).to(dtype).contiguous()

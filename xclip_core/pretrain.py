@@ -22,8 +22,8 @@ from torch import nn
 
 from xclip_core import weights
 from xclip_core.captions import training_words
-from xclip_core.checkpoint import save_tensors
 from xclip_core.config import XClipConfig
+from xclip_core.durable import save_tensors
 from xclip_core.initialise import initialise_clip, initialise_xclip
 from xclip_core.model import XClip
 from xclip_core.objective import clip_loss, frame_loss

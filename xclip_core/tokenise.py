@@ -1,4 +1,4 @@
-"""Words: CLIP's byte-pair tokeniser, from open_clip, with the reference's rules about length.
+"""Words: CLIP's byte-pair tokeniser, or that of another open_clip model, with the reference's rules about length.
 
 open_clip cuts long texts silently; the reference raises, and so do we, because a cut query is another query.
 Rows are cut to the longest text of the batch, which is exact (spec §5).
@@ -11,12 +11,14 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import Any
 
+import open_clip
 import torch
 from open_clip.tokenizer import SimpleTokenizer
 from torch import Tensor
 
-from schemas.errors import InputError
+from schemas.errors import InputError, first_line
 
 CONTEXT_LENGTH = 77
 
@@ -27,17 +29,48 @@ def _tokeniser() -> SimpleTokenizer:
     return SimpleTokenizer()
 
 
-def tokenise(texts: Sequence[str], *, context_length: int = CONTEXT_LENGTH) -> Tensor:
+def tokenise(texts: Sequence[str], *, context_length: int = CONTEXT_LENGTH, arch: str | None = None) -> Tensor:
     """Texts to int64 token ids K x L: start, words, end, then zeros; L is that of the longest text.
 
-    Raises InputError for no texts, an empty text, or one longer than `context_length` tokens.
+    With `arch`, one of open_clip's architectures, the ids are those of its own tokeniser, padded its own way to L =
+    `context_length`. Raises InputError for no texts, an empty text, or one longer than `context_length` tokens.
     """
     if isinstance(texts, str) or not texts:
         raise InputError(f"expected a list of one or more texts, got {texts!r}")
+    if arch is not None:
+        return _tokenise_for(arch, list(texts), context_length)
     rows = [_encode(text, context_length) for text in texts]
     token_ids_KL = torch.zeros(len(rows), max(map(len, rows)), dtype=torch.int64)
     for k, row in enumerate(rows):
         token_ids_KL[k, : len(row)] = torch.tensor(row)
+    return token_ids_KL
+
+
+@lru_cache(maxsize=4)
+def _tokeniser_of(arch: str) -> Any:
+    """open_clip's tokeniser for an architecture."""
+    try:
+        return open_clip.get_tokenizer(arch)
+    except Exception as error:  # fetching one fails in as many ways as there are layers below it
+        raise InputError(
+            f"the tokeniser of {arch} is not to be had ({first_line(error)}); "
+            "it may need the network once, or `pip install transformers`"
+        ) from error
+
+
+def _tokenise_for(arch: str, texts: list[str], context_length: int) -> Tensor:
+    """Texts to token ids K x L of an architecture's own tokeniser, which would cut a long text in silence."""
+    tokeniser = _tokeniser_of(arch)
+    for text in texts:
+        if not text.strip():
+            raise InputError(f"the text {text!r} is empty; give at least one word")
+    token_ids_KL: Tensor = tokeniser(texts, context_length=context_length)
+    # A text that fits is the same with room for one token more, which is then padding, as it is behind a short text.
+    roomy_KM = tokeniser([*texts, "a"], context_length=context_length + 1)
+    fits_K = (roomy_KM[:-1, :-1] == token_ids_KL).all(dim=1) & (roomy_KM[:-1, -1] == roomy_KM[-1, -1])
+    if not fits_K.all():
+        text = texts[int(fits_K.int().argmin())]
+        raise InputError(f"the text {text[:60]!r}... has more tokens than the {context_length} of {arch}; shorten it")
     return token_ids_KL
 
 

@@ -1,8 +1,8 @@
-"""Names and files: checkpoints of any known layout to one canonical state dict, or one clear error.
+"""Files and shapes: a checkpoint as tensors, the architecture they are of, and whether they fit it.
 
-Canonical is the official layout (spec §8). The layout is recognised from the keys and the architecture from the
-shapes, so no config file is trusted: HuggingFace's "large" configs carry a wrong head count. Loading is strict, and
-tensors only: nothing in a file is ever executed.
+The architecture is inferred from the shapes, so no config file is trusted: HuggingFace's "large" configs carry a
+wrong head count. Reading is tensors only: nothing in a file is ever executed. What tensors are called is the
+business of `layouts`.
 """
 
 from __future__ import annotations
@@ -14,54 +14,22 @@ import zipfile
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from schemas.errors import WeightsError
+from schemas.errors import WeightsError, first_line
+from xclip_core import torchscript
 from xclip_core.config import XClipConfig
+from xclip_core.layouts import State, listing, renamed
 
-Layout = Literal["official", "hf"]
-State = dict[str, Tensor]
+# Files of a HuggingFace folder, best first; the last two are how open_clip calls them there.
+FOLDER_FILES = ("model.safetensors", "pytorch_model.bin", "open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 
-# Files of a HuggingFace folder, best first.
-FOLDER_FILES = ("model.safetensors", "pytorch_model.bin")
-
-# Position buffers that old HuggingFace files carry; they hold 0, 1, 2, ... and no model reads them.
-HF_DROPPED = re.compile(r"\.position_ids$")
-
-# HuggingFace name to official name, tried in order; the first that matches applies, then the block names below.
-HF_PREFIXES = (
-    (r"^text_model\.embeddings\.token_embedding\.", "token_embedding."),
-    (r"^text_model\.embeddings\.position_embedding\.weight$", "positional_embedding"),
-    (r"^text_model\.final_layer_norm\.", "ln_final."),
-    (r"^text_model\.encoder\.layers\.", "transformer.resblocks."),
-    (r"^text_projection\.weight$", "text_projection"),
-    (r"^vision_model\.embeddings\.class_embedding$", "visual.class_embedding"),
-    (r"^vision_model\.embeddings\.position_embedding\.weight$", "visual.positional_embedding"),
-    (r"^vision_model\.embeddings\.patch_embedding\.", "visual.conv1."),
-    (r"^vision_model\.pre_layernorm\.", "visual.ln_pre."),
-    (r"^vision_model\.post_layernorm\.", "visual.ln_post."),
-    (r"^vision_model\.encoder\.layers\.", "visual.transformer.resblocks."),
-    (r"^visual_projection\.weight$", "visual.proj"),
-    (r"^mit\.encoder\.layers\.", "mit.resblocks."),
-    (r"^mit\.position_embedding$", "mit.positional_embedding"),
-    (r"^prompts_generator\.layernorm\.", "prompts_generator.norm."),
-    (r"^prompts_visual_layernorm\.", "prompts_visual_ln."),
-    (r"^prompts_visual_projection$", "prompts_visual_proj"),
-)
-HF_BLOCKS = (
-    (r"\.layer_norm([12])\.", r".ln_\1."),
-    (r"\.mlp\.fc1\.", ".mlp.c_fc."),
-    (r"\.mlp\.fc2\.", ".mlp.c_proj."),
-    (r"\.self_attn\.", ".attn."),
-)
-# Stored (E, width) by HuggingFace and (width, E) officially. `prompts_visual_projection` is the same in both.
-HF_TRANSPOSED = ("text_projection", "visual.proj")
-# Query, key and value are packed in that order. The prompt's cross-attention is packed in neither layout.
-HF_UNPACKED = re.compile(r"^(?P<owner>.*\.(?:attn|message_attn))\.[qkv]_proj\.(?P<kind>weight|bias)$")
+# Where a container keeps its state dict: official X-CLIP files, then what open_clip's training writes.
+CONTAINERS = ("model", "state_dict")
 
 # Official files carry their training settings in a yacs node: a dictionary, and read as one, so yacs is not needed.
 SETTINGS: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [(OrderedDict, "yacs.config.CfgNode")]
@@ -81,7 +49,7 @@ def read_tensors(path: Path) -> State:
     except Exception as error:  # the readers fail in as many ways as a file can be broken
         raise WeightsError(
             f"{path} cannot be read as tensors ({_reason(error)}); "
-            "expected a .safetensors file, or a .pth or .bin of plain tensors (no code is unpickled)"
+            "expected a .safetensors file, a .pth or .bin of plain tensors, or a TorchScript archive (no code is run)"
         ) from error
     return _state_in(content, path)
 
@@ -98,6 +66,8 @@ def _read_torch(path: Path) -> Any:
     """What a .pth or .bin file holds; anything that is neither a tensor nor plain data is refused unread."""
     if not zipfile.is_zipfile(path):
         raise ValueError("it is incomplete, or torch.save of version 1.6 or later did not write it")
+    if torchscript.is_archive(path):
+        return torchscript.read(path)
     with torch.serialization.safe_globals(SETTINGS):
         return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
 
@@ -105,86 +75,32 @@ def _read_torch(path: Path) -> Any:
 def _reason(error: Exception) -> str:
     """What is wrong with a file. torch's own words would advise to run the code in it."""
     code = re.search(r"GLOBAL (\S+)", str(error))
-    lines = str(error).splitlines() or [type(error).__name__]
-    return f"it asks for {code[1]}, which is no tensor" if code else lines[0]
+    return f"it asks for {code[1]}, which is no tensor" if code else first_line(error)
 
 
 def _state_in(content: Any, path: Path) -> State:
-    """The state dict of a file: all it holds, or what it holds under `model` as official files do."""
-    state = content.get("model", content) if isinstance(content, Mapping) else content
+    """The state dict of a file: all it holds, or what it holds under a name that containers use."""
+    state = content
+    if isinstance(content, Mapping):
+        state = next((content[name] for name in CONTAINERS if name in content), content)
     if not isinstance(state, Mapping):
         raise WeightsError(f"{path} holds a {type(state).__name__}; expected a dictionary of tensors")
     strangers = sorted(str(k) for k, v in state.items() if not isinstance(v, Tensor))
     if strangers:
-        raise WeightsError(f"{path} holds entries that are not tensors: {_listing(strangers)}")
-    return _renamed(state, lambda name: str(name).removeprefix("module."))
+        raise WeightsError(f"{path} holds entries that are not tensors: {listing(strangers)}")
+    return renamed(dict(state), lambda name: str(name).removeprefix("module."))
 
 
-def _renamed(state: Mapping[str, Tensor], rename: Callable[[str], str]) -> State:
-    """A state dict under other names. Raises WeightsError where two names become one."""
-    result: State = {}
-    for name, tensor in state.items():
-        if rename(name) in result:
-            raise WeightsError(f"the checkpoint holds {rename(name)} twice, once as {name}")
-        result[rename(name)] = tensor
-    return result
+def infer_config(official: State, *, start_frames: int | None = None) -> XClipConfig:
+    """The architecture, from the shapes alone (spec §8). Raises WeightsError when a telling tensor is absent.
 
-
-def to_official(state: State) -> tuple[State, Layout]:
-    """A state dict of either layout in the official one, and which layout it was."""
-    if any(name.startswith("vision_model.") for name in state):
-        official, layout = _from_hf(state), "hf"
-    else:
-        official, layout = state, "official"
-    if any(name.startswith("visual.layer1.") for name in official):
-        raise WeightsError("these are weights of a ResNet CLIP; X-CLIP needs a vision transformer")
-    if not any(".message_fc." in name for name in official):
-        sample = _listing(sorted(state))
-        raise WeightsError(f"these are not X-CLIP weights: no layer has a `message_fc`; keys found: {sample}")
-    return official, layout  # type: ignore[return-value]  # mypy widens the literals of a tuple
-
-
-def _from_hf(state: State) -> State:
-    """HuggingFace layout to official: renamed, packed and transposed."""
-    kept = {name: tensor for name, tensor in state.items() if not HF_DROPPED.search(name)}
-    packed = _pack_attention(_renamed(kept, _rename_hf))
-    for name in HF_TRANSPOSED:
-        if name in packed:
-            packed[name] = packed[name].T.contiguous()
-    return packed
-
-
-def _rename_hf(name: str) -> str:
-    """One HuggingFace key in official words; an unknown key stays as it is and is reported as surplus."""
-    for pattern, replacement in HF_PREFIXES:
-        name, count = re.subn(pattern, replacement, name)
-        if count:
-            break
-    for pattern, replacement in HF_BLOCKS:
-        name = re.sub(pattern, replacement, name)
-    return name
-
-
-def _pack_attention(state: State) -> State:
-    """Separate query, key and value tensors joined into `in_proj_*`, wherever one of them is found."""
-    packed = dict(state)
-    found = [match.group("owner", "kind") for name in state if (match := HF_UNPACKED.match(name))]
-    for owner, kind in dict.fromkeys(found):
-        names = [f"{owner}.{letter}_proj.{kind}" for letter in "qkv"]
-        missing = [name for name in names if name not in packed]
-        if missing:
-            raise WeightsError(f"the checkpoint lacks {_listing(missing)}")
-        packed[f"{owner}.in_proj_{kind}"] = torch.cat([packed.pop(name) for name in names])
-    return packed
-
-
-def infer_config(official: State) -> XClipConfig:
-    """The architecture, from the shapes alone (spec §8). Raises WeightsError when a telling tensor is absent."""
+    With `start_frames` the weights are CLIP's, and the parts they lack will be those of the released models.
+    """
     tokens, vision_width = _sizes(official, "visual.positional_embedding", 2)
     patch_size = _sizes(official, "visual.conv1.weight", 4)[-1]
     vocab_size, text_width = _sizes(official, "token_embedding.weight", 2)
+    temporal = _temporal_sizes(official) if start_frames is None else {"frames": start_frames}
     return XClipConfig(
-        frames=_sizes(official, "mit.positional_embedding", 3)[1],
         image_size=patch_size * _square_root(tokens - 1),
         patch_size=patch_size,
         embed_dim=_sizes(official, "text_projection", 2)[1],
@@ -194,9 +110,17 @@ def infer_config(official: State) -> XClipConfig:
         text_layers=_count(official, r"^transformer\.resblocks\.(\d+)\."),
         vocab_size=vocab_size,
         context_length=_sizes(official, "positional_embedding", 2)[0],
-        mit_layers=_count(official, r"^mit\.resblocks\.(\d+)\."),
-        prompt_layers=_count(official, r"^prompts_generator\.decoder\.(\d+)\."),
+        **temporal,
     )
+
+
+def _temporal_sizes(official: State) -> dict[str, int]:
+    """The sizes that only X-CLIP weights have."""
+    return {
+        "frames": _sizes(official, "mit.positional_embedding", 3)[1],
+        "mit_layers": _count(official, r"^mit\.resblocks\.(\d+)\."),
+        "prompt_layers": _count(official, r"^prompts_generator\.decoder\.(\d+)\."),
+    }
 
 
 def _sizes(official: State, name: str, axes: int) -> torch.Size:
@@ -233,7 +157,7 @@ def check_fit(official: State, expected: Mapping[str, torch.Size]) -> None:
         if name in official and official[name].shape != shape
     ]
     problems = [("missing", missing), ("surplus", surplus), ("wrong shape", wrong)]
-    found = [f"{what}: {_listing(names)}" for what, names in problems if names]
+    found = [f"{what}: {listing(names)}" for what, names in problems if names]
     if found:
         raise WeightsError("the checkpoint does not fit X-CLIP; " + "; ".join(found))
 
@@ -256,9 +180,3 @@ def hash_weights(official: State) -> str:
         digest.update(f"{name}{tuple(tensor.shape)}".encode())
         digest.update(tensor.numpy().data)
     return digest.hexdigest()
-
-
-def _listing(names: list[str], limit: int = 12) -> str:
-    """Names for a message, cut where they would fill the screen."""
-    rest = f" and {len(names) - limit} more" if len(names) > limit else ""
-    return ", ".join(names[:limit]) + rest

@@ -219,7 +219,11 @@ def test_the_run_is_written_down(indexed: tuple[Path, IndexReport]) -> None:
     folder, report = indexed
     started, finished = Archive.open(folder).runs()
     assert (started["state"], finished["state"]) == ("started", "finished")
-    assert finished["report"] == {**asdict(report), "failures": [asdict(failure) for failure in report.failures]}
+    assert finished["report"] == {
+        **asdict(report),
+        "failures": [asdict(failure) for failure in report.failures],
+        "notes": [],
+    }
     assert finished["settings"]["space"]["sampling"]["window_s"] == 2
     assert {"python", "torch", "av", "ray"} <= finished["versions"].keys()
 

@@ -134,12 +134,60 @@ def test_info_tells_what_is_there(footage, archive: Path) -> None:
     assert f"{len(BROKEN)} failed, {len(VIDEOS)} ok" in out
 
 
+def test_models_lists_every_name_with_its_cost(footage) -> None:
+    code, out, _ = footage("models", "--json")
+    found = {entry["name"]: entry for entry in json.loads(out)["models"]}
+    assert code == 0
+    assert found["footage-tiny"]["where"] == "embedded"
+    large = found["microsoft/xclip-large-patch14-16-frames"]
+    assert (large["frames"], large["image_size"], large["architecture"]) == (16, 336, "L/14")
+    assert large["gmac_per_clip"] == pytest.approx(3060.5, abs=0.1)
+    code, out, _ = footage("models")
+    assert code == 0
+    assert out.count("to fetch") + out.count("cached") == len(found) - 1
+
+
+def test_convert_writes_and_refuses_to_overwrite(footage, tiny_weights: Path, tmp_path: Path) -> None:
+    code, _, err = footage("convert", tiny_weights, tmp_path / "folder")
+    assert code == 0
+    assert "hf layout, from official" in err
+    assert {file.name for file in (tmp_path / "folder").iterdir()} == {"config.json", "model.safetensors"}
+    code, _, err = footage("convert", tmp_path / "folder", tmp_path / "folder")
+    assert code == 1
+    assert "overwrite it with --force" in err
+    code, _, err = footage("convert", tmp_path / "folder", tmp_path / "back.pth", "--layout", "official")
+    assert code == 0
+    assert "official layout, from hf" in err
+
+
+def test_a_resampled_model_is_said_to_be_one_whenever_it_answers(footage, pile, tiny_weights, tmp_path: Path) -> None:
+    archive = tmp_path / "archive"
+    options = ("--model", tiny_weights, "--window", SCENE_S, "--engine", "local", "--frames", 4)
+    _, out, err = footage("index", pile, archive, *options, "--json")
+    assert "note: the model's frame table was resampled from 5 to 4 frames; no accuracy is published" in " ".join(
+        err.split()
+    )
+    assert len(json.loads(out)["notes"]) == 1
+    labels = tmp_path / "labels.txt"
+    labels.write_text("left\nright\n")
+    for arguments in (("search", archive, "left", "--json"), ("tag", archive, labels, "--json")):
+        code, out, err = footage(*arguments)
+        assert code == 0
+        assert "resampled from 5 to 4 frames" in " ".join(err.split())
+        json.loads(out)
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
         (("index", "/nowhere", "{tmp}/a"), "error: there is nothing at /nowhere"),
         (("index", "{tmp}", "{tmp}/a"), "error: no video files under"),
         (("index", "{pile}", "{tmp}/a", "--model", "no-such-model"), "error: there is no model 'no-such-model'"),
+        (("index", "{pile}", "{tmp}/a", "--model", "xclip-base-patch32"), "did you mean microsoft/xclip-base-patch32"),
+        (("index", "{pile}", "{tmp}/a", "--model", "openclip:nothing"), "expected openclip:ARCH/TAG"),
+        (("index", "{pile}", "{tmp}/a", "--frames", "0"), "error: --frames 0 is not usable"),
+        (("index", "{pile}", "{tmp}/a", "--image-size", "100"), "expected a multiple of 16"),
+        (("convert", "footage-tiny", "{tmp}/no/a.pth"), "there is no folder"),
         (("index", "{pile}", "{tmp}/a", "--window", "0"), "error: a window of 0.0 s is not usable"),
         (("search", "{tmp}", "anything"), "error: there is no archive at"),
         (("search", "{archive}", ""), "error: the text '' is empty"),

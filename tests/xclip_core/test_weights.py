@@ -298,22 +298,22 @@ def test_long_lists_of_keys_are_cut(tmp_path):
     assert len(str(raised.value)) < 2000
 
 
-def plain_clip(state):
-    """Weights of CLIP, which has no messages, no multi-frame integration and no prompt."""
-    ours = ("message_", "mit.", "prompts_")
-    return {name: tensor for name, tensor in state.items() if not any(word in name for word in ours)}
+def text_tower(state):
+    """Half of a CLIP: no X-CLIP, and nothing to start one from."""
+    ours = ("vis", "mit.", "prompts_")
+    return {name: tensor for name, tensor in state.items() if not name.startswith(ours)}
 
 
 @pytest.mark.parametrize(
     ("state", "reason"),
     [
-        (plain_clip(STATE), "not X-CLIP weights.*message_fc"),
-        (plain_clip(HF_STATE), "not X-CLIP weights.*message_fc"),
-        (plain_clip(STATE) | {"visual.layer1.0.conv1.weight": torch.zeros(1)}, "ResNet CLIP.*vision transformer"),
+        (text_tower(STATE), "not X-CLIP weights.*message_fc.*nor CLIP weights"),
+        (text_tower(HF_STATE), "not X-CLIP weights.*message_fc.*nor CLIP weights"),
+        (text_tower(STATE) | {"visual.layer1.0.conv1.weight": torch.zeros(1)}, "ResNet CLIP.*vision transformer"),
         ({"fc.weight": torch.zeros(1)}, r"not X-CLIP weights.*fc\.weight"),
         ({}, "not X-CLIP weights"),
     ],
-    ids=["CLIP", "CLIP of HuggingFace", "ResNet CLIP", "another model", "nothing"],
+    ids=["a text tower", "a text tower of HuggingFace", "ResNet CLIP", "another model", "nothing"],
 )
 def test_weights_of_another_model_are_refused_with_the_reason(state, reason, tmp_path):
     with pytest.raises(WeightsError, match=reason):
@@ -366,7 +366,7 @@ def test_truncated_file_is_refused(save, share, tmp_path):
 @pytest.mark.parametrize("seed", range(20))
 def test_damaged_pickle_never_raises_a_foreign_error(seed, tmp_path):
     """Bytes of the pickle inside the archive are changed at random: refused, or read where nothing that matters hit."""
-    data = bytearray(saved({"epoch": 1, **plain_clip(STATE)}, tmp_path).read_bytes())
+    data = bytearray(saved({"epoch": 1, **text_tower(STATE)}, tmp_path).read_bytes())
     start = data.index(b"\x80\x02}")
     chance = random.Random(seed)
     for _ in range(3):
@@ -388,7 +388,8 @@ def test_text_file_is_refused(name, tmp_path):
     [
         ([1, 2], "holds a list; expected a dictionary of tensors"),
         ({"model": [1]}, "holds a list; expected a dictionary of tensors"),
-        ({"state_dict": STATE}, "holds entries that are not tensors: state_dict"),
+        ({"weights": STATE}, "holds entries that are not tensors: weights"),
+        ({"state_dict": [1]}, "holds a list; expected a dictionary of tensors"),
         (STATE | {"version": 3}, "holds entries that are not tensors: version"),
     ],
 )
@@ -404,7 +405,7 @@ def test_empty_folder_is_told_what_it_should_hold(tmp_path):
 
 
 def test_missing_path_is_told_what_is_accepted(tmp_path):
-    with pytest.raises(InputError, match=r"no model '.*nothing\.pth'.*embedded name.*hf download"):
+    with pytest.raises(InputError, match=r"no model '.*nothing\.pth'.*embedded name.*footage models"):
         load(tmp_path / "nothing.pth")
 
 

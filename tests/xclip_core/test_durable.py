@@ -16,7 +16,8 @@ from torch import Tensor
 from schemas.errors import InputError
 from tests.models import TINY, random_inputs, random_state
 from xclip_core import XClip, load
-from xclip_core.checkpoint import load_state, save_model, save_state, write_text, write_whole
+from xclip_core.checkpoint import save_model
+from xclip_core.durable import load_state, save_state, write_text, write_whole
 from xclip_core.mixing import smooth_targets
 from xclip_core.objective import Classifier, label_texts
 from xclip_core.training import MAX_LOGIT_SCALE, Training, TrainSettings

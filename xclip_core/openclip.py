@@ -1,0 +1,181 @@
+"""Any open_clip model as a frame-mean encoder: the mean of its frame vectors is the clip's, no time, no prompt.
+
+The paper's own baseline, and a way to use SigLIP, MobileCLIP and the like behind X-CLIP's interface. The model keeps
+its own mean, standard deviation, activation and tokeniser. How frames are cut is the indexer's business and the same
+for every model.
+
+    openclip:ViT-B-32-quickgelu/openai       weights by open_clip's tag, fetched into HuggingFace's cache
+    openclip:ViT-B-32-quickgelu=clip.pt      weights from a file, as open_clip reads them, tensors only
+"""
+
+# B clips, T frames, S pixels, E joint dimension, K texts, L tokens, C = 3 channels
+
+from __future__ import annotations
+
+import re
+import tempfile
+import zipfile
+from collections.abc import Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from schemas.errors import InputError, ShapeError, WeightsError, first_line
+from xclip_core import layouts, torchscript, weights
+from xclip_core.config import FrameMeanConfig
+from xclip_core.durable import save_tensors
+from xclip_core.model import Provenance
+from xclip_core.resample import UNPUBLISHED
+
+PREFIX = "openclip:"
+NAME = re.compile(r"openclip:(?P<arch>[^/=]+)(?:/(?P<tag>[^=]+)|=(?P<file>.+))")
+FRAMES = 8  # a mean takes any number; the released X-CLIP models take 8 to 32
+
+
+class FrameMean(nn.Module):
+    """An image-text model that looks at the frames of a clip one by one."""
+
+    def __init__(self, config: FrameMeanConfig, clip: Any, provenance: Provenance) -> None:
+        super().__init__()
+        self.config = config
+        self.provenance = provenance
+        self.clip = clip
+
+    @property
+    def logit_scale(self) -> Tensor:
+        """The log of what cosines are multiplied with; open_clip has it as () or (1,)."""
+        scale: Tensor = self.clip.logit_scale
+        return scale.reshape(())
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of the weights, which pixels must share."""
+        return self.logit_scale.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are, and the inputs must be."""
+        return self.logit_scale.device
+
+    def video(self, pixels_BTCHW: Tensor) -> tuple[Tensor, Tensor]:
+        """Clips B x T x 3 x S x S to the mean of their frame vectors, B x E, and contexts of no patches, B x 0 x E."""
+        T, S = self.config.frames, self.config.image_size
+        if pixels_BTCHW.shape[1:] != (T, 3, S, S):
+            raise ShapeError(
+                f"pixels have shape {tuple(pixels_BTCHW.shape)}; expected (clips, {T} frames, 3 channels, {S}, {S})"
+            )
+        B = len(pixels_BTCHW)
+        frame_BTE = self.clip.encode_image(pixels_BTCHW.flatten(0, 1)).unflatten(0, (B, T))
+        return frame_BTE.mean(dim=1), pixels_BTCHW.new_empty(B, 0, self.config.embed_dim)
+
+    def text(self, token_ids_KL: Tensor) -> Tensor:
+        """Token ids K x L of the model's own tokeniser, padded to its full length, to raw text vectors K x E."""
+        text_KE: Tensor = self.clip.encode_text(token_ids_KL)
+        return text_KE
+
+    def score(self, video_BE: Tensor, context_BNE: Tensor, text_KE: Tensor) -> Tensor:
+        """Scaled cosines B x K. There is no context to look at; SigLIP's bias, the same for all, is left out."""
+        if context_BNE.shape[:2] != (len(video_BE), 0):
+            raise ShapeError(f"contexts have shape {tuple(context_BNE.shape)}; expected ({len(video_BE)} clips, 0, E)")
+        unit_BE, unit_KE = (F.normalize(x.to(self.dtype), dim=-1) for x in (video_BE, text_KE))
+        return self.logit_scale.exp() * unit_BE @ unit_KE.T
+
+
+def is_name(source: str) -> bool:
+    """Whether a model source is one of open_clip's."""
+    return source.startswith(PREFIX)
+
+
+def _parsed(source: str) -> tuple[str, str | None, Path | None]:
+    """Architecture, tag and file of a name; one of the last two is None. Raises InputError for another form."""
+    match = NAME.fullmatch(source)
+    if match is None:
+        raise InputError(f"{source!r} is no model name; expected openclip:ARCH/TAG or openclip:ARCH=FILE")
+    arch, tag, file = match.group("arch", "tag", "file")
+    return arch, tag, Path(file) if file else None
+
+
+def canonical(source: str) -> str:
+    """The name with its file, if it has one, as an absolute path."""
+    arch, _, file = _parsed(source)
+    return f"{PREFIX}{arch}={file.absolute()}" if file else source
+
+
+def load(
+    source: str,
+    *,
+    frames: int | None = None,
+    image_size: int | None = None,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> FrameMean:
+    """The encoder in evaluation mode, its parameters frozen.
+
+    Raises InputError for a name open_clip does not know and WeightsError for weights that are not to be had.
+    """
+    arch, tag, file = _parsed(source)
+    _check_names(arch, tag, file)
+    forced = image_size if image_size != open_clip.get_model_config(arch)["vision_cfg"].get("image_size") else None
+    try:
+        clip = _from_file(arch, file, forced) if file else open_clip.create_model(arch, tag, force_image_size=forced)
+    except Exception as error:  # open_clip has no errors of its own
+        hint = "expected tensors of that architecture in the file" if file else "or name a file: openclip:ARCH=FILE"
+        raise WeightsError(f"{source} cannot be loaded ({first_line(error)}); {hint}") from error
+    notes = (f"the model's patch table was resampled to {forced} pixels; {UNPUBLISHED}",) if forced else ()
+    provenance = Provenance(source, "openclip", weights.hash_weights(clip.state_dict()), notes)
+    config = _config(arch, tag, clip, FRAMES if frames is None else frames)
+    return FrameMean(config, clip.to(device, dtype), provenance).requires_grad_(requires_grad=False).eval()
+
+
+def _check_names(arch: str, tag: str | None, file: Path | None) -> None:
+    """Raises InputError for what is not there, with what is."""
+    if arch not in open_clip.list_models():
+        near = get_close_matches(arch, open_clip.list_models(), n=3)
+        meant = f"; did you mean {' or '.join(near)}?" if near else "; open_clip.list_models() lists them"
+        raise InputError(f"open_clip knows no architecture {arch!r}{meant}")
+    tags = open_clip.list_pretrained_tags_by_model(arch)
+    if tag is not None and tag not in tags:
+        raise InputError(f"open_clip has no weights {tag!r} for {arch}; it has {', '.join(tags) or 'none'}")
+    if file is not None and not file.is_file():
+        raise InputError(f"there is no model file at {file}")
+
+
+def _from_file(arch: str, file: Path, image_size: int | None) -> Any:
+    """A model with the weights of a file. A TorchScript archive, which open_clip would run, is rewritten first."""
+    if not (zipfile.is_zipfile(file) and torchscript.is_archive(file)):
+        return open_clip.create_model(arch, str(file), force_image_size=image_size)
+    with tempfile.TemporaryDirectory(prefix="footage-") as folder:
+        plain = Path(folder) / "clip.safetensors"
+        save_tensors(layouts.to_clip(weights.read_tensors(file)), plain)
+        return open_clip.create_model(arch, str(plain), force_image_size=image_size)
+
+
+def _config(arch: str, tag: str | None, clip: Any, frames: int) -> FrameMeanConfig:
+    """Sizes, and what the model wants its pixels and words to be like."""
+    wanted = open_clip.get_model_preprocess_cfg(clip)
+    size = wanted["size"]
+    height, width = size if isinstance(size, tuple | list) else (size, size)
+    if height != width:
+        raise InputError(f"{arch} takes pictures of {height} x {width} pixels; footage cuts squares")
+    mean, std = (wanted["mean"], wanted["std"]) if tag else _usual_pixels(arch, wanted)
+    return FrameMeanConfig(
+        frames=frames,
+        image_size=height,
+        embed_dim=open_clip.get_model_config(arch)["embed_dim"],
+        arch=arch,
+        context_length=clip.context_length,
+        mean=tuple(255 * value for value in mean),
+        std=tuple(255 * value for value in std),
+    )
+
+
+def _usual_pixels(arch: str, wanted: dict[str, Any]) -> tuple[Sequence[float], Sequence[float]]:
+    """Mean and deviation for weights from a file: those of open_clip's own weights for `arch`, if all agree."""
+    known = [open_clip.get_pretrained_cfg(arch, tag) for tag in open_clip.list_pretrained_tags_by_model(arch)]
+    pairs = {(tuple(each["mean"]), tuple(each["std"])) for each in known if "mean" in each and "std" in each}
+    return pairs.pop() if len(pairs) == 1 else (wanted["mean"], wanted["std"])
