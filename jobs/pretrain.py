@@ -13,6 +13,7 @@ def pretrain(
     seed: Annotated[int, typer.Option(help="Every random number comes from it.")] = 0,
     effort: Annotated[float, typer.Option(help="Times the steps of the shipped recipe; 0.01 for a trial.")] = 1.0,
     clips: Annotated[int, typer.Option(help="Held-out clips per figure of the card.")] = 900,
+    pictures: Annotated[Path | None, typer.Option(help="A folder of pictures and cut-outs to train over.")] = None,
     backdrops: Annotated[Path | None, typer.Option(help="A folder of pictures to measure over, as well.")] = None,
     threads: Annotated[int, typer.Option(help="CPU threads; results differ in the last digits between counts.")] = 1,
 ) -> None:
@@ -26,8 +27,8 @@ def pretrain(
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     torch.set_num_threads(threads)
-    measured = write_release(out, Plan(seed=seed).scaled(effort), clips=clips, backdrops=backdrops)
-    for footage, figures in measured.tables.items():
+    measured = write_release(out, Plan(seed=seed, pictures=pictures).scaled(effort), clips=clips, backdrops=backdrops)
+    for footage, figures in {**measured.tables, **measured.shots}.items():
         print(f"\nOn {footage}:")  # noqa: T201  # a job reports
         for name, value in figures.items():
             print(f"{value:.3f}  {name}")  # noqa: T201
