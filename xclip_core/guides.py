@@ -49,8 +49,9 @@ class Guides(nn.Module):
     def number_loss(self, vector_BE: Tensor, numbers_BG: Tensor) -> Tensor:
         """Mean squared error of the numbers read off vectors B x E; unknown ones (NaN) do not count."""
         known = ~numbers_BG.isnan()
-        error_BG = self.numbers(vector_BE) - numbers_BG.nan_to_num()
-        return (error_BG.square() * known).sum() / known.sum().clamp(min=1)
+        error_BG: Tensor = self.numbers(vector_BE) - numbers_BG.nan_to_num()
+        loss: Tensor = (error_BG.square() * known).sum() / known.sum().clamp(min=1)
+        return loss
 
     def as_frames(self, thumbnail_BTP: Tensor) -> Tensor:
         """Thumbnails B x T x P as the frame vectors B x T x E that would tell them and nothing else."""

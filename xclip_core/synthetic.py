@@ -19,8 +19,8 @@ from xclip_core.captions import Caption, caption, label_captions, truth_table
 from xclip_core.objective import Batch, Choice
 from xclip_core.pictures import Library
 from xclip_core.reel import shoot
-from xclip_core.scenes import MOTIONS, VALUES, Motion, random_scene
-from xclip_core.shots import random_shot
+from xclip_core.scenes import MOTIONS, VALUES, Camera, Motion, random_scene
+from xclip_core.shots import CAMERAS, random_shot
 from xclip_core.takes import Take, film_scene
 
 # What a single frame cannot show.
@@ -61,8 +61,8 @@ def batches(recipe: Recipe, seed: int | Sequence[int], library: Library | None =
 def _take(recipe: Recipe, rng: np.random.Generator, library: Library | None) -> Take:
     """A random take of a recipe: a shot over a picture, or a drawn scene, made easy now and then."""
     if library is not None and rng.random() < recipe.shots:
-        cameras = {"cameras": ("static",)} if recipe.frames == 1 else {}
-        shot = random_shot(rng, with_object=recipe.with_object, **cameras)
+        cameras: tuple[Camera, ...] = ("static",) if recipe.frames == 1 else CAMERAS
+        shot = random_shot(rng, with_object=recipe.with_object, cameras=cameras)
         return shoot(replace(shot, cut=shot.cut and recipe.frames > 1), library, recipe.frames, recipe.size, rng)
     scene = random_scene(rng, recipe.motions)
     scene = replace(scene, size="large", background="plain") if rng.random() < recipe.easy else scene

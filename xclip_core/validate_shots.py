@@ -20,8 +20,8 @@ from xclip_core.captions import label_captions
 from xclip_core.model import XClip
 from xclip_core.pictures import Library
 from xclip_core.reel import shoot
-from xclip_core.scenes import DIRECTIONS, VALUES, pick
-from xclip_core.shots import CAMERAS, MIRRORED, REVERSED, Camera, Shot, random_shot
+from xclip_core.scenes import DIRECTIONS, VALUES, Camera, pick
+from xclip_core.shots import CAMERAS, MIRRORED, REVERSED, Shot, random_shot
 from xclip_core.takes import Take
 from xclip_core.validate import WORDING_SETS, Clips, cosines, encode_clips, label_accuracy, label_texts, scores, top_1
 
@@ -111,6 +111,6 @@ def _swaps(
 
 def _above_foreign(model: XClip, seen: Clips, logits_BK: Tensor) -> float:
     """How often the label of a clip's own camera motion scores above every text of foreign words."""
-    own = torch.tensor([CAMERAS.index(truth["camera"]) for truth in seen.truths])  # type: ignore[arg-type]
+    own = torch.tensor([CAMERAS.index(truth["camera"]) for truth in seen.truths])
     best_B = scores(model, seen, FOREIGN).max(dim=1).values
     return (logits_BK[torch.arange(len(own)), own] > best_B).float().mean().item()
