@@ -30,6 +30,7 @@ it. Licence: Apache-2.0, as the package.
 ## What it knows
 
 One simple object on a still background, and how a shot over any picture moves and looks: {values}.
+{not_learnt}
 In English, in a vocabulary of {words} words and parts of words.
 
 ## What it does not know
@@ -85,6 +86,9 @@ texts" are made of words it never saw, such as "people dancing".
 """
 
 
+NOT_LEARNT = 1.5  # times chance: an attribute below this on every kind of footage counts as not learnt
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Measured:
     """Held-out figures of the exported file by kind of footage and name, and how they were made."""
@@ -105,6 +109,7 @@ def model_card(model: XClip, file: Path, trained: Trained, measured: Measured, p
     return TEMPLATE.format(
         **sizes,
         values="; ".join(f"{name} ({', '.join(values)})" for name, values in VALUES.items()),
+        not_learnt=_not_learnt(measured),
         words=len(trained.vocabulary),
         file_bytes=file.stat().st_size,
         parameters=sum(p.numel() for p in model.parameters()),
@@ -131,6 +136,14 @@ def _rehearsal_row(stage: Stage, settings: Rehearsal) -> str:
     data = f"{settings.batch} shots as thumbnails, of a pool of {settings.pool}"
     rates = f"{settings.lr:g} | | 0.02"
     return f"| {stage.name} | {data} | {stage.steps} | {rates} | {stage.seconds:.0f} s | {stage.loss:.3f} |"
+
+
+def _not_learnt(measured: Measured) -> str:
+    """Which attributes it was shown and answers hardly better than chance on, by the measured figures."""
+    tables = (*measured.tables.values(), *measured.shots.values())
+    best = {name: max(table.get(name, 1.0) for table in tables if name in table) for name in VALUES if name != "camera"}
+    poor = [name for name, figure in best.items() if figure < NOT_LEARNT / len(VALUES[name])]
+    return f"It was shown and did not learn: {', '.join(poor)} (see the figures)." if poor else ""
 
 
 def _stage_row(stage: Stage, recipe: Recipe, settings: TrainSettings) -> str:
