@@ -44,13 +44,14 @@ def evaluate(
         bool, typer.Option("--card", help="Measure again what the model's card states; no LABELS.")
     ] = False,
     backdrops: Annotated[Path | None, typer.Option(help="With --card: the pictures of the columns over them.")] = None,
+    pictures: Annotated[Path | None, typer.Option(help="With --card: the pictures that it was trained over.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Score every labelled video with every label: accuracies, confusions, retrieval, calibration, time."""
     if card == (videos is not None):
         raise typer.BadParameter("expected LABELS, or --card without them")
     if videos is None:
-        _check_card(model, backdrops, as_json=as_json)
+        _check_card(model, pictures, backdrops, as_json=as_json)
         return
     from pipeline import evaluation_report
     from pipeline.evaluation import EvaluationSettings, evaluate
@@ -109,11 +110,11 @@ def _print(evaluation: Evaluation) -> None:
         out.print(f"  {failure.uri}: {failure.error} ({failure.error_kind})", markup=False, soft_wrap=True)
 
 
-def _check_card(model: str, backdrops: Path | None, *, as_json: bool) -> None:
+def _check_card(model: str, pictures: Path | None, backdrops: Path | None, *, as_json: bool) -> None:
     """Compares a model with its card; ends with 1 where a figure differs."""
     from xclip_core.reproduce import reproduce
 
-    found = reproduce(model, backdrops=backdrops)
+    found = reproduce(model, pictures=pictures, backdrops=backdrops)
     if as_json:
         console.print_json({**asdict(found), "differing": len(found.differing)})
     else:

@@ -31,7 +31,12 @@ def attend(q: Tensor, k: Tensor, v: Tensor, *, causal: bool = False) -> Tensor:
     # Leading axes become one: torch's fused kernels take four axes, and the fallback for five is 3 to 7 times slower.
     lead = q.shape[:-2]
     q, k, v = (torch.unflatten(x.flatten(0, -3), -1, (-1, HEAD_WIDTH)).transpose(1, 2) for x in (q, k, v))
-    mixed = F.scaled_dot_product_attention(q, k, v, is_causal=causal)  # (lead, H, Q, h)
+    if q.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
+        # The fused kernel's backward takes 5 times as long in bfloat16 as in float32, and loses what autocast gains.
+        with torch.autocast("cpu", enabled=False):
+            mixed = F.scaled_dot_product_attention(q.float(), k.float(), v.float(), is_causal=causal)
+    else:
+        mixed = F.scaled_dot_product_attention(q, k, v, is_causal=causal)  # (lead, H, Q, h)
     return torch.unflatten(mixed.transpose(1, 2).flatten(-2), 0, lead)
 
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from xclip_core.scenes import VALUES, pick
 from xclip_core.terms import TALK, article
-from xclip_core.wordings import actions, wordings
+from xclip_core.wordings import actions, camera_terms, wordings
 
 # How often a caption mentions what it could.
 MENTION = {
@@ -29,7 +29,12 @@ MENTION = {
     "ground": 0.2,
     "look": 0.3,
     "place": 0.4,
+    "camera": 0.5,
+    "cut": 0.15,
+    "tint": 0.3,
 }
+# Said of the footage rather than of the object: they follow the sentence about the object, or stand alone.
+OF_FOOTAGE = ("camera", "cut", "tint")
 OPENINGS = ("", "", "a video of ", "a clip of ", "footage of ")
 NOUNS = ("object", "thing", "shape")
 PREPOSITIONS = ("over", "on", "in front of")
@@ -58,10 +63,25 @@ def caption(truth: Mapping[str, str], rng: np.random.Generator, *, held_out: boo
     if not claims:
         name = pick(rng, tuple(truth))
         return label_captions(name, [truth[name]], rng, held_out=held_out)[0]
+    clauses = [_footage_term(name, claims[name], rng, held_out=held_out) for name in OF_FOOTAGE if name in claims]
+    if claims.keys() - set(OF_FOOTAGE):
+        clauses.insert(0, _sentence(claims, rng, held_out=held_out))
+    return Caption(" , ".join(clauses), claims)
+
+
+def _sentence(claims: Mapping[str, str], rng: np.random.Generator, *, held_out: bool) -> str:
+    """What is said of the object and what is behind it: "a dark video of a small circle moving left"."""
     opening = _opening(claims, rng)
+    if not claims.keys() - {*OF_FOOTAGE, "look"}:
+        return opening.removesuffix(" of ")
     doing = _doing(claims, rng, opening, held_out=held_out)
     parts = (_thing(claims, rng), doing, _where(claims, rng), _over(claims, rng))
-    return Caption(opening + " ".join(part for part in parts if part), claims)
+    return opening + " ".join(part for part in parts if part)
+
+
+def _footage_term(name: str, value: str, rng: np.random.Generator, *, held_out: bool) -> str:
+    """What is said of the footage: "the camera pans left", "a single shot", "mostly green"."""
+    return pick(rng, camera_terms(value, held_out=held_out) if name == "camera" else TALK[name].terms[value])
 
 
 def truth_table(scenes: Sequence[Mapping[str, str]], captions: Sequence[Caption]) -> NDArray[np.bool_]:
@@ -112,6 +132,6 @@ def _over(claims: Mapping[str, str], rng: np.random.Generator) -> str:
 
 def training_words() -> set[str]:
     """Every word that any training text can contain."""
-    texts = [*OPENINGS, *NOUNS, *PREPOSITIONS, "background", "a", "an", "and"]
+    texts = [*OPENINGS, *NOUNS, *PREPOSITIONS, "background", "a", "an", "and", ","]
     texts += [text for name, values in VALUES.items() for value in values for text in wordings(name, value)]
     return {word for text in texts for word in text.split()}

@@ -15,6 +15,7 @@ import torch
 
 from xclip_core.model import XClip
 from xclip_core.pretrain import PLAIN_WEIGHT, POSITION_STD, Stage, Trained
+from xclip_core.rehearsal import Rehearsal
 from xclip_core.scenes import VALUES
 from xclip_core.synthetic import Recipe
 from xclip_core.training import TrainSettings
@@ -28,16 +29,15 @@ it. Licence: Apache-2.0, as the package.
 
 ## What it knows
 
-One simple object on a still background: {values}.
+One simple object on a still background, and how a shot over any picture moves and looks: {values}.
 {not_learnt}
 In English, in a vocabulary of {words} words and parts of words.
 
 ## What it does not know
 
-Everything else: people, animals, actions, places, text in the picture, sound, several objects, camera motion. A word
-it never saw carries no meaning: all such words share one vector that it learnt to read past. It has not been measured
-on ordinary footage; a column "over real pictures" below has generated objects on real, still backgrounds. For anything
-more, use a released X-CLIP (`--model`).
+Everything else: people, animals, actions, places, text in the picture, sound, several objects, two motions at once. A
+word it never saw carries no meaning: all such words share one vector that it learnt to read past. For anything more,
+use a released X-CLIP (`--model`).
 
 ## Size
 
@@ -54,10 +54,14 @@ Seed {seed}; `footage pretrain` makes it again. AdamW (0.9, 0.98), linear warm-u
 | --- | --- | --- | --- | --- | --- | --- | --- |
 {stages}
 
-Position codes start at a standard deviation of {position_std}. The text tower is trained in both stages: motion words
-cannot be learnt from single frames. The loss on clips is the cross-entropy of the model's own score over texts, plus
-{plain_weight} times that of the plain cosine, which an index's recall uses, plus
-the squared error of a linear guide, not kept, that reads from each vector where the object is and how far it goes.
+**Rehearsal**: multi-frame integration alone learns eight camera motions from 8 x 8 thumbnails, which a fixed random
+subspace of 64 dimensions turns into frame vectors. **Single frames**: image and text, with the frame's thumbnail to be
+found again in that subspace. **Clips**: the whole model; the cross-entropy of its own score over texts, plus
+{plain_weight} times that of the plain cosine, which an index's recall uses. In both, guides that are not kept read
+thumbnails, colours, and the numbers of object and camera off the vectors. Position codes start at a standard deviation
+of {position_std}. The text tower is trained throughout: motion words cannot be learnt from single frames.
+
+Pictures: {pictures}
 
 Made with torch {torch}, numpy {numpy}, Python {python}, {threads} threads on {machine}, in {minutes:.0f} minutes.
 
@@ -68,7 +72,17 @@ Made with torch {torch}, numpy {numpy}, Python {python}, {threads} threads on {m
 "Shuffled" clips have their frames in random order: a model that reads motion falls to one half between opposite
 directions, one that reads something else does not.
 
+### Drawn scenes
+
 {figures}
+
+### Shots over pictures
+
+A camera that moves over a still picture, or an object (a cut-out) in front of it. "Mirrored" and "backwards" clips are
+the same clips altered; the figure is how often the answer becomes what the alteration made of the motion. "Foreign
+texts" are made of words it never saw, such as "people dancing".
+
+{shots}
 """
 
 
@@ -81,15 +95,17 @@ class Measured:
 
     clips: int
     seed: int
-    tables: Mapping[str, Mapping[str, float]]
+    tables: Mapping[str, Mapping[str, float]]  # drawn scenes
+    shots: Mapping[str, Mapping[str, float]]  # over pictures
 
 
-def model_card(model: XClip, file: Path, trained: Trained, measured: Measured) -> str:
-    """The card as Markdown; `model` is the one loaded from `file`."""
+def model_card(model: XClip, file: Path, trained: Trained, measured: Measured, pictures: str) -> str:
+    """The card as Markdown; `model` is the one loaded from `file`, `pictures` says what it was trained over."""
     plan, stages = trained.plan, trained.stages
     config = model.config
     sizes = {name: getattr(config, name) for name in config.__slots__}
-    settings = zip(stages, (plan.frame_recipe, plan.clip_recipe), (plan.frames, plan.clips), strict=True)
+    rehearsal, *others = stages
+    settings = zip(others, (plan.frame_recipe, plan.clip_recipe), (plan.frames, plan.clips), strict=True)
     return TEMPLATE.format(
         **sizes,
         values="; ".join(f"{name} ({', '.join(values)})" for name, values in VALUES.items()),
@@ -98,7 +114,9 @@ def model_card(model: XClip, file: Path, trained: Trained, measured: Measured) -
         file_bytes=file.stat().st_size,
         parameters=sum(p.numel() for p in model.parameters()),
         seed=plan.seed,
-        stages="\n".join(_stage_row(*row) for row in settings),
+        stages="\n".join([_rehearsal_row(rehearsal, plan.rehearsal), *(_stage_row(*row) for row in settings)]),
+        pictures=pictures,
+        shots=_figures(measured.shots),
         position_std=POSITION_STD,
         plain_weight=PLAIN_WEIGHT,
         torch=torch.__version__,
@@ -113,10 +131,18 @@ def model_card(model: XClip, file: Path, trained: Trained, measured: Measured) -
     )
 
 
+def _rehearsal_row(stage: Stage, settings: Rehearsal) -> str:
+    """The first line of the recipe table."""
+    data = f"{settings.batch} shots as thumbnails, of a pool of {settings.pool}"
+    rates = f"{settings.lr:g} | | 0.02"
+    return f"| {stage.name} | {data} | {stage.steps} | {rates} | {stage.seconds:.0f} s | {stage.loss:.3f} |"
+
+
 def _not_learnt(measured: Measured) -> str:
     """Which attributes it was shown and answers hardly better than chance on, by the measured figures."""
-    best = {name: max(table[name] for table in measured.tables.values()) for name in VALUES}
-    poor = [name for name, figure in best.items() if figure < NOT_LEARNT * (1 / len(VALUES[name]))]
+    tables = (*measured.tables.values(), *measured.shots.values())
+    best = {name: max(table.get(name, 1.0) for table in tables if name in table) for name in VALUES if name != "camera"}
+    poor = [name for name, figure in best.items() if figure < NOT_LEARNT / len(VALUES[name])]
     return f"It was shown and did not learn: {', '.join(poor)} (see the figures)." if poor else ""
 
 
@@ -129,7 +155,12 @@ def _stage_row(stage: Stage, recipe: Recipe, settings: TrainSettings) -> str:
 
 def _figures(tables: Mapping[str, Mapping[str, float]]) -> str:
     """One line per figure, one column per kind of footage."""
-    names = list(next(iter(tables.values())))
+    names = list(dict.fromkeys(name for table in tables.values() for name in table))
     head = [f"| figure | {' | '.join(tables)} |", "| --- |" + " --- |" * len(tables)]
-    rows = [f"| {name} | " + " | ".join(f"{table[name]:.3f}" for table in tables.values()) + " |" for name in names]
+    rows = ["| " + " | ".join([name, *(_figure(table, name) for table in tables.values())]) + " |" for name in names]
     return "\n".join(head + rows)
+
+
+def _figure(table: Mapping[str, float], name: str) -> str:
+    """One figure, or nothing where it was not measured."""
+    return f"{table[name]:.3f}" if name in table else ""

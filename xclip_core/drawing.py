@@ -53,7 +53,7 @@ def render_planes(
     rng = np.random.default_rng(scene.seed)
     colour_C = np.asarray(COLOURS[scene.colour], dtype=np.float32) + rng.uniform(-14, 14, 3).astype(np.float32)
     centre_T2, radius_T = _path(scene, times_T, rng)
-    gain, base = _look(scene.look, rng)
+    gain, base = look_of(scene.look, rng)
     ground_CHW = _background(scene, view, rng) if backdrop is None else backdrop.astype(np.float32).transpose(2, 0, 1)
     ground_CHW = np.clip(np.tensordot(gain, ground_CHW, axes=1) + base, 0, 255)
     colour_C11 = np.clip(gain @ colour_C + base, 0, 255)[:, None, None]
@@ -77,7 +77,7 @@ def _path(scene: Scene, times_T: Floats, rng: np.random.Generator) -> tuple[Floa
     return centre_T2.astype(np.float32), radius_T.astype(np.float32)
 
 
-def _look(look: Look, rng: np.random.Generator) -> tuple[Floats, np.float32]:
+def look_of(look: Look, rng: np.random.Generator) -> tuple[Floats, np.float32]:
     """How a look changes colours: a 3 x 3 matrix applied from the left, and a level added."""
     strength = rng.uniform(0.75, 1.0)
     gain, base = np.eye(3), 0.0

@@ -74,7 +74,10 @@ class XClip(nn.Module):
         Raises ShapeError for any other T, S, channel order or dtype: a wrong T would mix frames of other clips.
         """
         self._check_pixels(pixels_BTCHW)
-        frame_BTE, patch_BTND = self.visual(pixels_BTCHW)
+        return self.integrate(*self.visual(pixels_BTCHW))
+
+    def integrate(self, frame_BTE: Tensor, patch_BTND: Tensor) -> tuple[Tensor, Tensor]:
+        """Frame vectors B x T x E and patch tokens B x T x N x D to clip vectors B x E and contexts B x N x E."""
         # Norm before the mean over time, projection after it: the projection is linear, so this is exact and T
         # times cheaper; the norm is not (spec §4).
         context_BNE = self.prompts_visual_ln(patch_BTND).mean(dim=1) @ self.prompts_visual_proj
@@ -102,7 +105,8 @@ class XClip(nn.Module):
     def _cosines(self, unit_BE: Tensor, context_BNE: Tensor, text_KE: Tensor) -> Tensor:
         """B x K cosines between unit clips B x E and texts K x E prompted by those clips."""
         prompted_BKE = F.normalize(self.prompts_generator(text_KE, context_BNE), dim=-1, eps=0.0)
-        return torch.einsum("be,bke->bk", unit_BE, prompted_BKE)
+        with torch.autocast(unit_BE.device.type, enabled=False):  # cosines times 100 want more digits than bfloat16's
+            return torch.einsum("be,bke->bk", unit_BE, prompted_BKE)
 
     def _check_pixels(self, pixels_BTCHW: Tensor) -> None:
         """Raises ShapeError unless pixels are B x T x 3 x S x S in the model's dtype."""

@@ -4,9 +4,9 @@ Cross-entropy over texts, with soft targets because several texts can be true of
 text (two left-moving circles in one batch are not each other's negatives). Texts come in groups, such as a batch's
 captions, or one wording of every motion; a clip chooses within each group.
 
-Generated clips also come with numbers, where the object is and how far it goes, that a linear guide has to read off
-the clip's vector. The guide is thrown away after training. It is there because words for places give no gradient
-until vectors and words agree a little: after 29,000 frames places were at 0.14 top-1 without it, at 0.54 with it.
+Generated clips also come with numbers and pictures that `guides` have to read off the vectors. They are thrown away
+after training, and are there because words for places and motions give no gradient until vectors and words agree a
+little: after 29,000 frames places were at 0.14 top-1 without them, at 0.54 with them.
 """
 
 # B clips, T frames, S pixels, K texts, E joint dimension, L tokens, G numbers of a guide
@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from xclip_core.guides import Guides
 from xclip_core.model import XClip
 from xclip_core.preprocess import normalise
 
@@ -45,7 +46,7 @@ class Batch:
     texts: tuple[str, ...]
     truth_BK: Tensor  # bool
     choices: tuple[Choice, ...]
-    guide_BG: Tensor | None = None  # float32 numbers that a guide reads off each clip's vector; none for real footage
+    numbers_BG: Tensor | None = None  # float32 numbers that guides read off each clip's vector; none for real footage
 
     def __post_init__(self) -> None:
         given = len(self.frames_BTHWC), len(self.texts)
@@ -78,34 +79,53 @@ def choice_loss(logits_BK: Tensor, batch: Batch) -> Tensor:
     return total / weight
 
 
-def guide_loss(guide: nn.Module | None, vector_BE: Tensor, batch: Batch) -> Tensor:
-    """Mean squared error of a guide's reading of vectors B x E; zero without a guide."""
-    if guide is None or batch.guide_BG is None:
-        return vector_BE.new_zeros(())
-    return F.mse_loss(guide(vector_BE), batch.guide_BG.to(vector_BE))
-
-
-def frame_loss(model: XClip, batch: Batch, tokenise: Tokeniser, *, guide: nn.Module | None = None) -> Tensor:
+def frame_loss(model: XClip, batch: Batch, tokenise: Tokeniser, *, guides: Guides | None = None) -> Tensor:
     """Image-text training on single frames (B x 1 x S x S x 3): CLIP's cosine of frame and text, a scalar."""
-    frame_B1E, _ = model.visual(normalise(batch.frames_BTHWC.to(model.device), model.dtype))
+    frame_B1E, _ = _seen(model, batch)
     text_KE = model.text(tokenise(batch.texts).to(model.device))
-    frame_BE = frame_B1E[:, 0]
-    return choice_loss(plain_logits(model, frame_BE, text_KE), batch) + guide_loss(guide, frame_BE, batch)
+    loss = choice_loss(plain_logits(model, frame_B1E[:, 0], text_KE), batch)
+    return loss + _guide_loss(guides, frame_B1E, frame_B1E[:, 0], batch)
 
 
 def clip_loss(
-    model: XClip, batch: Batch, tokenise: Tokeniser, *, plain_weight: float = 0.0, guide: nn.Module | None = None
+    model: XClip, batch: Batch, tokenise: Tokeniser, *, plain_weight: float = 0.0, guides: Guides | None = None
 ) -> Tensor:
     """X-CLIP's training on clips B x T x S x S x 3: cross-entropy of `model.score`, a scalar.
 
     `plain_weight` adds that much of the same loss on the un-prompted cosine, which an index's recall relies on.
     """
-    video_BE, context_BNE = model.video(normalise(batch.frames_BTHWC.to(model.device), model.dtype))
+    frame_BTE, patch_BTND = _seen(model, batch)
+    video_BE, context_BNE = model.integrate(frame_BTE, patch_BTND)
     text_KE = model.text(tokenise(batch.texts).to(model.device))
-    loss = choice_loss(model.score(video_BE, context_BNE, text_KE), batch) + guide_loss(guide, video_BE, batch)
+    with _fast(model):
+        logits_BK = model.score(video_BE, context_BNE, text_KE)
+    loss = choice_loss(logits_BK, batch)
     if plain_weight:
         loss = loss + plain_weight * choice_loss(plain_logits(model, video_BE, text_KE), batch)
-    return loss
+    return loss + _guide_loss(guides, frame_BTE, video_BE, batch)
+
+
+def _seen(model: XClip, batch: Batch) -> tuple[Tensor, Tensor]:
+    """A batch's frame vectors B x T x E and patch tokens B x T x N x D, float32."""
+    pixels = normalise(batch.frames_BTHWC.to(model.device), model.dtype)
+    with _fast(model):
+        frame_BTE, patch_BTND = model.visual(pixels)
+    return frame_BTE.float(), patch_BTND.float()
+
+
+def _fast(model: XClip) -> torch.autocast:
+    """Matrix products in bfloat16, twice as fast on CPUs that have it: for the vision tower and the prompt generator,
+    which are nearly all of the arithmetic. Scaled cosines stay in float32.
+    """
+    return torch.autocast(model.device.type, torch.bfloat16)
+
+
+def _guide_loss(guides: Guides | None, frame_BTE: Tensor, vector_BE: Tensor, batch: Batch) -> Tensor:
+    """What guides ask of frame vectors B x T x E and clip vectors B x E; zero without guides."""
+    if guides is None:
+        return vector_BE.new_zeros(())
+    loss = guides.picture_loss(frame_BTE, batch.frames_BTHWC.to(frame_BTE.device))
+    return loss if batch.numbers_BG is None else loss + guides.number_loss(vector_BE, batch.numbers_BG.to(vector_BE))
 
 
 def plain_logits(model: XClip, video_BE: Tensor, text_KE: Tensor) -> Tensor:

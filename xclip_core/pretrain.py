@@ -9,10 +9,11 @@ motion can only be read from frames whose vectors already say where things are.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -23,11 +24,14 @@ from torch import nn
 from xclip_core import weights
 from xclip_core.captions import training_words
 from xclip_core.config import XClipConfig
-from xclip_core.durable import save_tensors
+from xclip_core.durable import load_state, save_state, save_tensors
+from xclip_core.guides import Guides
 from xclip_core.initialise import initialise_clip, initialise_xclip
 from xclip_core.model import XClip
-from xclip_core.objective import clip_loss, frame_loss
-from xclip_core.synthetic import GUIDE_SIZE, Recipe, batches
+from xclip_core.objective import Tokeniser, clip_loss, frame_loss
+from xclip_core.pictures import Library, read_library
+from xclip_core.rehearsal import Rehearsal, rehearse
+from xclip_core.synthetic import Recipe, batches
 from xclip_core.training import TrainSettings, train
 from xclip_core.vocabulary import Vocabulary, vocabulary_of
 
@@ -38,16 +42,17 @@ TINY = XClipConfig(
     frames=8,
     image_size=64,
     patch_size=16,
-    embed_dim=128,
+    embed_dim=256,
     vision_width=128,
     vision_layers=4,
     text_width=64,
     text_layers=3,
 )
-FRAMES = TrainSettings(steps=1800, lr=1e-3, warmup_steps=100, new_parts_factor=1.0, weight_decay=0.02, train_text=True)
-CLIPS = TrainSettings(steps=2400, lr=6e-4, warmup_steps=100, new_parts_factor=3.0, weight_decay=0.02, train_text=True)
-FRAME_RECIPE = Recipe(frames=1, size=TINY.image_size, clips=96, captions=24, label_sets=7, easy=0.4)
-CLIP_RECIPE = Recipe(frames=TINY.frames, size=TINY.image_size, clips=48, captions=16, label_sets=1)
+REHEARSAL = Rehearsal()
+FRAMES = TrainSettings(steps=2000, lr=1e-3, warmup_steps=100, new_parts_factor=1.0, weight_decay=0.02, train_text=True)
+CLIPS = TrainSettings(steps=6000, lr=6e-4, warmup_steps=200, new_parts_factor=1.0, weight_decay=0.02, train_text=True)
+FRAME_RECIPE = Recipe(frames=1, size=TINY.image_size, clips=96, captions=24, label_sets=7, easy=0.4, shots=0.4)
+CLIP_RECIPE = Recipe(frames=TINY.frames, size=TINY.image_size, clips=32, captions=12, label_sets=1, shots=0.6)
 # Position codes at CLIP's and X-CLIP's scales (0.09 and 0.02) are learnt from much later at this size.
 POSITION_STD = 0.3
 PLAIN_WEIGHT = 0.5
@@ -56,9 +61,11 @@ LAST_LOSSES = 100
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Plan:
-    """Both stages of a pretraining run. The same plan on the same machine gives the same model."""
+    """All stages of a pretraining run. The same plan and pictures on the same machine give the same model."""
 
     seed: int = 0
+    pictures: Path | None = None  # a folder, see `pictures`; generated textures alone without one
+    rehearsal: Rehearsal = REHEARSAL
     frames: TrainSettings = FRAMES
     clips: TrainSettings = CLIPS
     frame_recipe: Recipe = FRAME_RECIPE
@@ -103,33 +110,79 @@ def new_model(vocabulary: Vocabulary, seed: int, config: XClipConfig = TINY) -> 
     return model
 
 
-def pretrain(plan: Plan) -> Trained:
-    """Runs both stages from nothing."""
+def pretrain(plan: Plan, kept: Path | None = None) -> Trained:
+    """Runs all stages from nothing. With a folder `kept`, a stage that an earlier run of the plan finished is read."""
     vocabulary = vocabulary_of(training_words())
     model = new_model(vocabulary, plan.seed, plan.config)
-    guide = new_guide(plan.config.embed_dim, plan.seed)
-    tokenise = partial(vocabulary.tokenise, rng=np.random.default_rng([plan.seed, 0]))
-    on_frames = partial(frame_loss, model, tokenise=tokenise, guide=guide)
-    on_clips = partial(clip_loss, model, tokenise=tokenise, guide=guide, plain_weight=PLAIN_WEIGHT)
-    pictures, clips = batches(plan.frame_recipe, [plan.seed, 1]), batches(plan.clip_recipe, [plan.seed, 2])
-    stages = (
-        _timed("single frames", partial(train, model, pictures, on_frames, plan.frames, guide=guide)),
-        _timed("clips", partial(train, model, clips, on_clips, plan.clips, guide=guide)),
-    )
-    return Trained(plan, model, vocabulary, stages)
+    guides = Guides(plan.config.embed_dim, plan.seed)
+    library = read_library(plan.pictures, held_out=False, seed=plan.seed)
+    learner = Learner(plan, model, guides, vocabulary, library)
+    parts = nn.ModuleDict({"model": model, "guides": guides})
+    stages = [_once(kept, plan, stage, parts, partial(run, learner)) for stage, run in STAGES.items()]
+    return Trained(plan, model, vocabulary, tuple(stages))
 
 
-def new_guide(width: int, seed: int) -> nn.Linear:
-    """The linear map that training has to read the scene's numbers with, from vectors of `width`."""
-    guide = nn.Linear(width, GUIDE_SIZE)
-    nn.init.normal_(guide.weight, std=width**-0.5, generator=torch.Generator().manual_seed(seed))
-    nn.init.zeros_(guide.bias)
-    return guide
+@dataclass(frozen=True, slots=True)
+class Learner:
+    """What every stage works on and with."""
+
+    plan: Plan
+    model: XClip
+    guides: Guides
+    vocabulary: Vocabulary
+    library: Library
+
+    def tokeniser(self, stage: int) -> Tokeniser:
+        """The small vocabulary's tokeniser, with unknown words put in; each stage has random numbers of its own."""
+        return partial(self.vocabulary.tokenise, rng=np.random.default_rng([self.plan.seed, 0, stage]))
+
+
+def _rehearse(learner: Learner) -> list[float]:
+    """Integration alone, on thumbnails."""
+    plan = learner.plan
+    return rehearse(learner.model.mit, learner.guides, learner.library, plan.rehearsal, plan.seed)
+
+
+def _on_frames(learner: Learner) -> list[float]:
+    """Image and text on single frames."""
+    plan, model, guides = learner.plan, learner.model, learner.guides
+    loss_of = partial(frame_loss, model, tokenise=learner.tokeniser(1), guides=guides)
+    return train(model, batches(plan.frame_recipe, [plan.seed, 1], learner.library), loss_of, plan.frames, guide=guides)
+
+
+def _on_clips(learner: Learner) -> list[float]:
+    """The whole model on clips."""
+    plan, model, guides = learner.plan, learner.model, learner.guides
+    loss_of = partial(clip_loss, model, tokenise=learner.tokeniser(2), guides=guides, plain_weight=PLAIN_WEIGHT)
+    return train(model, batches(plan.clip_recipe, [plan.seed, 2], learner.library), loss_of, plan.clips, guide=guides)
+
+
+STAGES: dict[str, Callable[[Learner], list[float]]] = {
+    "rehearsal": _rehearse,
+    "single frames": _on_frames,
+    "clips": _on_clips,
+}
+
+
+def _once(kept: Path | None, plan: Plan, name: str, parts: nn.Module, run: Callable[[], list[float]]) -> Stage:
+    """A stage's record; it is run, unless its result is kept from an earlier run, and then kept."""
+    digest = hashlib.sha256(repr(plan).encode()).hexdigest()[:12]
+    file = None if kept is None else kept / f"{name.replace(' ', '-')}.{digest}.pt"
+    if file is not None and file.exists():
+        log.info("%s: kept in %s", name, file)
+        content = load_state(file)
+        parts.load_state_dict(content["parts"])
+        return Stage(*content["stage"])
+    stage = _timed(name, run)
+    if file is not None:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        save_state(file, {"parts": parts.state_dict(), "stage": list(astuple(stage))})
+    return stage
 
 
 def _timed(name: str, run: Callable[[], list[float]]) -> Stage:
     """One stage run, and its record."""
-    log.info("training on %s", name)
+    log.info("training: %s", name)
     start_s = time.perf_counter()
     losses = run()
     recent = losses[-LAST_LOSSES:]

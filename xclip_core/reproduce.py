@@ -69,10 +69,10 @@ class Reproduction:
         return tuple(figure for figure in self.compared if not figure.is_equal)
 
 
-def reproduce(source: str | Path, *, backdrops: Path | None = None) -> Reproduction:
-    """Measures a model as its card says, and compares. `backdrops` is the folder of pictures for the columns over them.
+def reproduce(source: str | Path, *, pictures: Path | None = None, backdrops: Path | None = None) -> Reproduction:
+    """Measures a model as its card says, and compares.
 
-    The card is the .md file beside the weights. Raises InputError when there is none, or none with figures.
+    `pictures` is the folder that it was trained over, `backdrops` that of other pictures, for the columns over them. The card is the .md file beside the weights. Raises InputError when there is none, or none with figures.
     """
     card = locate(source).with_suffix(".md")
     stated = read_card(card)
@@ -81,7 +81,7 @@ def reproduce(source: str | Path, *, backdrops: Path | None = None) -> Reproduct
     before = torch.get_num_threads()
     torch.set_num_threads(stated.threads or before)  # the order of a sum, and with it its last bits, depends on them
     try:
-        measured = _tables(measure(model, seed=stated.seed, clips=stated.clips, backdrops=backdrops))
+        measured = _tables(measure(model, seed=stated.seed, clips=stated.clips, pictures=pictures, backdrops=backdrops))
     finally:
         torch.set_num_threads(before)
     skipped = [name for name in stated.tables if PICTURES.search(name) and name not in measured]

@@ -3,7 +3,7 @@
 A scene names categories ("large", "left", "textured"); its seed settles what words leave open (the exact shade, the
 exact speed). Lengths are in short sides of the picture, measured from its centre, x to the right and y down, so that
 a scene is the same at any resolution and aspect ratio. `drawing` renders it, `captions` talks about it. There is one
-object on a still background: no camera motion, no occlusion, no second object.
+object on a still background: no camera motion, no occlusion, no second object. `shots` has the camera.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ Speed = Literal["slow", "fast"]
 Background = Literal["plain", "gradient", "textured", "cluttered"]
 Ground = Literal["dark", "medium", "light"]
 Look = Literal["normal", "dark", "bright", "black-and-white"]
+Camera = Literal["static", "pan left", "pan right", "tilt up", "tilt down", "zoom in", "zoom out", "shake"]
 
 DIRECTIONS: tuple[Motion, ...] = get_args(Motion)[:8]
 # The nine labels that the shipped model is held to: eight directions and no motion.
@@ -81,6 +82,9 @@ VALUES: dict[str, tuple[str, ...]] = {
     "background": get_args(Background),
     "ground": ("dark", "light"),
     "place": tuple(f"{row} {column}" for row in ROWS for column in COLUMNS),
+    "camera": get_args(Camera),
+    "cut": ("uncut", "cut"),
+    "tint": ("red", "orange", "yellow", "green", "blue", "purple"),
 }
 
 

@@ -32,6 +32,7 @@ GROUND_HELD_OUT = (
     "a video with {a} {t} background",
     "a thing over {a} {t} background",
 )
+TINTS = ("red", "orange", "yellow", "green", "blue", "purple")
 
 TALK = {
     "shape": Talk(
@@ -107,6 +108,19 @@ TALK = {
         },
         ("{t}", "something {t}", "an object {t}", "a shape {t}", "it is {t}"),
         ("a thing {t}", "the object is {t}", "there is something {t}"),
+    ),
+    "cut": Talk(
+        {
+            "uncut": ("a single shot", "one shot", "no cut"),
+            "cut": ("a cut", "a scene change", "a cut to another scene"),
+        },
+        ("{t}", "a video with {t}", "there is {t}"),
+        ("footage with {t}", "a scene with {t}"),
+    ),
+    "tint": Talk(
+        {colour: (f"mostly {colour}", f"predominantly {colour}") for colour in TINTS},
+        ("{t}", "{a} {t} video", "{a} {t} scene", "{a} {t} picture", "footage that is {t}"),
+        ("{t} footage", "the video is {t}", "the scene is {t}"),
     ),
 }
 

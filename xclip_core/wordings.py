@@ -97,6 +97,35 @@ IDLE_HELD_OUT = {
 SUBJECTS = ("something", "an object", "a shape", "a thing", "it")
 DOING = ("{doing}", "{subject} {does}", "{subject} {doing}", "a video of {subject} {doing}", "{subject} that {does}")
 DOING_HELD_OUT = ("footage of {subject} {doing}", "the object {does}", "there is {subject} {doing}")
+# What cameras do, in the same way: verbs of each kind of motion, and where to. A held-out pair is known by its parts.
+CAMERA_VERBS = {
+    "pan": (("pans", "panning"), ("turns", "turning"), ("swings", "swinging"), ("moves", "moving")),
+    "tilt": (("tilts", "tilting"), ("turns", "turning"), ("swings", "swinging"), ("moves", "moving")),
+}
+CAMERA_TOWARDS = {
+    "pan left": ("left", "to the left", "leftwards"),
+    "pan right": ("right", "to the right", "rightwards"),
+    "tilt up": ("up", "upwards"),
+    "tilt down": ("down", "downwards"),
+}
+CAMERA_IDLE = {
+    "pan left": ("panning left", "a pan to the left"),
+    "pan right": ("panning right", "a pan to the right"),
+    "tilt up": ("tilting up", "a tilt upwards"),
+    "tilt down": ("tilting down", "a tilt downwards"),
+    "static": ("the camera is still", "a static camera", "the camera does not move", "a static shot"),
+    "zoom in": ("the camera zooms in", "zooming in", "a zoom in", "the camera moves closer", "the camera comes closer"),
+    "zoom out": ("the camera zooms out", "zooming out", "a zoom out", "the camera moves away", "the camera pulls back"),
+    "shake": ("the camera shakes", "a shaky camera", "shaky footage", "the camera trembles", "a trembling camera"),
+}
+CAMERA_IDLE_HELD_OUT = {
+    "static": ("the camera stays still", "a still camera", "the camera is static"),
+    "zoom in": ("the camera gets closer", "camera zooming in", "the shot zooms in"),
+    "zoom out": ("the camera gets away", "camera zooming out", "the shot zooms out"),
+    "shake": ("the camera is shaky", "a shaky shot", "trembling footage"),
+}
+CAMERA_DOING = ("{t}", "a video , {t}", "a scene , {t}", "{t} in the video")
+CAMERA_DOING_HELD_OUT = ("footage , {t}", "a picture , {t}", "{t} in the scene")
 
 
 def _label(talk: Talk, value: str) -> str:
@@ -111,6 +140,7 @@ LABELS: dict[tuple[str, str], str] = {
     ("motion", "still"): "not moving",
     ("motion", "growing"): "growing",
     ("motion", "shrinking"): "shrinking",
+    **{("camera", camera): terms[0] for camera, terms in CAMERA_IDLE.items()},
     **{(name, value): _label(talk, value) for name, talk in TALK.items() for value in VALUES[name]},
 }
 
@@ -136,6 +166,8 @@ def wordings(attribute: str, value: str, *, held_out: bool = False) -> tuple[str
     """Every wording of one value that stands alone, either those of training or those held out from it."""
     if attribute == "motion":
         return _motion_wordings(value, held_out=held_out)
+    if attribute == "camera":
+        return _camera_wordings(value, held_out=held_out)
     talk = TALK[attribute]
     patterns = talk.held_out if held_out else talk.train
     return tuple(pattern.format(a=article(term), t=term) for term in talk.terms[value] for pattern in patterns)
@@ -150,3 +182,22 @@ def _motion_wordings(motion: str, *, held_out: bool) -> tuple[str, ...]:
         for pattern in patterns
         for subject in (SUBJECTS if "{subject}" in pattern else SUBJECTS[:1])
     )
+
+
+@cache
+def camera_terms(camera: str, *, held_out: bool = False) -> tuple[str, ...]:
+    """Phrases for a camera motion, such as "the camera pans left"; paired as `actions` are."""
+    paired = tuple(
+        f"the camera {finite} {phrase}" if k % 2 else f"camera {participle} {phrase}"
+        for j, phrase in enumerate(CAMERA_TOWARDS.get(camera, ()))
+        for i, (finite, participle) in enumerate(CAMERA_VERBS.get(camera.split(maxsplit=1)[0], ()))
+        for k in range(2)
+        if (i == j + 1) == held_out
+    )
+    return paired + (CAMERA_IDLE_HELD_OUT if held_out else CAMERA_IDLE).get(camera, ())
+
+
+def _camera_wordings(camera: str, *, held_out: bool) -> tuple[str, ...]:
+    """Sentences about a camera motion; held-out phrases are also put into sentences held out."""
+    patterns = CAMERA_DOING + CAMERA_DOING_HELD_OUT if held_out else CAMERA_DOING
+    return tuple(pattern.format(t=term) for term in camera_terms(camera, held_out=held_out) for pattern in patterns)

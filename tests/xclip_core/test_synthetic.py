@@ -26,7 +26,8 @@ from xclip_core.scenes import (
     place_of,
     random_scene,
 )
-from xclip_core.synthetic import Recipe, batches, filmed, guide_numbers, visible_claims
+from xclip_core.synthetic import Recipe, batches, visible_claims
+from xclip_core.takes import film_scene, filmed, scene_numbers, tint_claim
 from xclip_core.views import cropped_view, whole_view
 from xclip_core.wordings import LABELS, wordings
 
@@ -147,7 +148,9 @@ def test_claims_leave_out_what_cannot_be_seen():
     assert "place" not in claims_of(Scene(motion="left"))
     assert "size" not in claims_of(Scene(motion="growing"))
     assert "ground" not in claims_of(Scene(look="dark", ground="light"))
-    assert not {"motion", "speed"} & visible_claims(Scene(motion="left"), frames=1).keys()
+    take = film_scene(Scene(motion="left"), 1, 32, np.random.default_rng(0))
+    assert not {"motion", "speed", "camera", "cut"} & visible_claims(take.claims, frames=1).keys()
+    assert {"motion", "camera"} <= visible_claims(take.claims, frames=2).keys()
 
 
 @pytest.mark.parametrize(
@@ -161,7 +164,8 @@ def test_random_scenes_cover_every_value_and_stand_out():
     rng = np.random.default_rng(0)
     scenes = [random_scene(rng) for _ in range(600)]
     claimed = {(name, value) for scene in scenes for name, value in claims_of(scene).items()}
-    assert claimed == {(name, value) for name, values in VALUES.items() for value in values}
+    of_shots = ("camera", "cut", "tint")
+    assert claimed == {(name, value) for name, values in VALUES.items() for value in values if name not in of_shots}
     assert all(scene.ground in grounds_for(scene.colour) for scene in scenes)
     assert {random_scene(rng, NINE_MOTIONS).motion for _ in range(200)} == set(NINE_MOTIONS)
 
@@ -231,20 +235,23 @@ def test_batches_are_the_same_for_the_same_seed():
 def test_batch_offers_every_motion_and_its_own_captions():
     batch = next(batches(RECIPE, 5))
     assert batch.frames_BTHWC.shape == (6, 4, 32, 32, 3)
-    captions, motion, *others = batch.choices
+    captions, motion, camera, *others = batch.choices
     assert (captions.stop - captions.start, captions.both_ways) == (4, True)
     assert batch.truth_BK[range(4), range(4)].all()
     assert motion.stop - motion.start == len(MOTIONS)
     assert (batch.truth_BK[:, motion.start : motion.stop].sum(dim=1) == 1).all()
+    assert camera.stop - camera.start == len(VALUES["camera"])
+    assert batch.truth_BK[:, camera.start].all()  # drawn scenes have a static camera, the first value
     assert len(others) == 2
 
 
-def test_guide_tells_where_the_object_goes():
-    left, down, growing = (guide_numbers(Scene(motion=m, middle=(0.1, 0.0))) for m in ("left", "down", "growing"))
+def test_numbers_tell_where_the_object_goes():
+    left, down, growing = (scene_numbers(Scene(motion=m, middle=(0.1, 0.0))) for m in ("left", "down", "growing"))
     assert left[0] == pytest.approx(0.5)
     assert left[2] < -1
     assert down[3] > 1
-    assert (left[4], growing[2:]) == (0, [0, 0, 2])
+    assert (left[4], growing[2:5]) == (0, (0, 0, 2))
+    assert left[5:] == (0, 0, 0, 0)  # the camera rests
 
 
 def test_easy_scenes_are_large_on_plain_ground():
@@ -272,3 +279,12 @@ def test_filming_wears_frames_without_changing_what_they_show():
 def test_label_captions_follow_the_order_of_the_values():
     said = label_captions("colour", VALUES["colour"], np.random.default_rng(8), held_out=True)
     assert [c.claims["colour"] for c in said] == list(VALUES["colour"])
+
+
+@pytest.mark.parametrize(
+    ("rgb", "said"),
+    [((200, 60, 50), "red"), ((60, 170, 70), "green"), ((60, 80, 200), "blue"), ((120, 118, 121), None)],
+)
+def test_tint_is_the_colour_that_rules(rgb, said):
+    frames = np.broadcast_to(np.array(rgb, dtype=np.uint8)[None, :, None, None], (2, 3, 8, 8))
+    assert tint_claim(frames).get("tint") == said

@@ -14,11 +14,13 @@ import torch
 
 from xclip_core import XClip, XClipConfig, encode_text_raw, load
 from xclip_core.captions import training_words
+from xclip_core.guides import Guides
 from xclip_core.hub import EMBEDDED
 from xclip_core.initialise import ALPHA
-from xclip_core.objective import Batch, Choice, choice_loss, clip_loss, frame_loss, guide_loss, soft_cross_entropy
+from xclip_core.objective import Batch, Choice, choice_loss, clip_loss, frame_loss, soft_cross_entropy
 from xclip_core.pretrain import TINY as SHIPPED
-from xclip_core.pretrain import Plan, export, new_guide, new_model, pretrain
+from xclip_core.pretrain import Plan, export, new_model, pretrain
+from xclip_core.rehearsal import Rehearsal
 from xclip_core.synthetic import Recipe, batches
 from xclip_core.tokenise import tokenise
 from xclip_core.training import TrainSettings, learning_rate, parameter_groups, train
@@ -154,15 +156,6 @@ def test_truth_must_fit_the_batch():
         Batch(torch.zeros(2, 1, 1, 1, 3), ("a",), torch.ones(1, 2, dtype=torch.bool), ())
 
 
-def test_guide_is_scored_only_where_there_are_numbers():
-    batch = next(batches(RECIPE, 0))
-    vectors, guide = torch.randn(8, 64), new_guide(64, seed=0)
-    expected = ((guide(vectors) - batch.guide_BG) ** 2).mean()
-    assert guide_loss(guide, vectors, batch).item() == pytest.approx(expected.item())
-    assert guide_loss(None, vectors, batch) == 0
-    assert guide_loss(guide, vectors, replace(batch, guide_BG=None)) == 0
-
-
 # Initial values and the small vocabulary.
 
 
@@ -233,13 +226,13 @@ def test_short_training_learns_a_handful_of_clips(vocabulary, model):
 
 
 def test_guide_is_trained_with_the_model(vocabulary, model):
-    guide, batch = new_guide(CONFIG.embed_dim, seed=0), next(batches(RECIPE, 0))
+    guides, batch = Guides(CONFIG.embed_dim, seed=0), next(batches(RECIPE, 0))
     settings = TrainSettings(steps=30, lr=1e-3, new_parts_factor=2.0, train_text=True)
-    before = guide.weight.detach().clone()
+    before = guides.numbers.weight.detach().clone()
     losses = train(
-        model, repeat(batch), lambda b: clip_loss(model, b, vocabulary.tokenise, guide=guide), settings, guide=guide
+        model, repeat(batch), lambda b: clip_loss(model, b, vocabulary.tokenise, guides=guides), settings, guide=guides
     )
-    assert not torch.equal(guide.weight, before)
+    assert not torch.equal(guides.numbers.weight, before)
     assert losses[-1] < losses[0] / 2
 
 
@@ -273,7 +266,7 @@ def test_same_plan_gives_the_same_model():
     recipe = replace(RECIPE, clips=4)
     plan = Plan(
         seed=5, frames=short, clips=short, frame_recipe=replace(recipe, frames=1, label_sets=1), clip_recipe=recipe,
-        config=CONFIG,
+        config=CONFIG, rehearsal=Rehearsal(steps=2, warmup_steps=1, pool=8, batch=4),
     )  # fmt: skip
     one, two = pretrain(plan), pretrain(plan)
     assert [stage.loss for stage in one.stages] == [stage.loss for stage in two.stages]
