@@ -23,7 +23,7 @@ HOMES = {
     "deltalake": ("pipeline/archive.py",),
     "jinja2": ("pipeline/pages.py",),
     # Training looks at pictures too; it is a developer's tool and no part of the pipeline.
-    "PIL": ("pipeline/thumbnails.py", "xclip_core/release.py"),
+    "PIL": ("pipeline/thumbnails.py", "xclip_core/pictures.py"),
     "open_clip": ("xclip_core/",),
     "torchvision": ("xclip_core/augment.py",),
     "torch.utils.tensorboard": ("pipeline/curves.py",),  # needs the tensorboard package

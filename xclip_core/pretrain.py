@@ -78,7 +78,9 @@ class Plan:
             replace(s, steps=max(1, round(s.steps * factor)), warmup_steps=int(s.warmup_steps * factor))
             for s in (self.frames, self.clips)
         )
-        return replace(self, frames=frames, clips=clips)
+        steps, warmup_steps = round(self.rehearsal.steps * factor), int(self.rehearsal.warmup_steps * factor)
+        rehearsal = replace(self.rehearsal, steps=max(4, steps), warmup_steps=max(2, warmup_steps))
+        return replace(self, rehearsal=rehearsal, frames=frames, clips=clips)
 
 
 @dataclass(frozen=True, slots=True)

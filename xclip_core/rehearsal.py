@@ -48,6 +48,10 @@ class Rehearsal:
     renew_every: int = 20
     renew: int = 100
 
+    def __post_init__(self) -> None:
+        if not 2 <= self.warmup_steps < self.steps - 1:
+            raise ValueError(f"{self.steps=} and {self.warmup_steps=}: expected a warm-up of 2 to steps - 2")
+
 
 @dataclass(frozen=True, slots=True)
 class Pool:

@@ -72,7 +72,8 @@ class Reproduction:
 def reproduce(source: str | Path, *, pictures: Path | None = None, backdrops: Path | None = None) -> Reproduction:
     """Measures a model as its card says, and compares.
 
-    `pictures` is the folder that it was trained over, `backdrops` that of other pictures, for the columns over them. The card is the .md file beside the weights. Raises InputError when there is none, or none with figures.
+    `pictures` is the folder that it was trained over, `backdrops` that of other pictures, for the columns over them.
+    The card is the .md file beside the weights. Raises InputError when there is none, or none with figures.
     """
     card = locate(source).with_suffix(".md")
     stated = read_card(card)

@@ -266,17 +266,36 @@ def test_same_plan_gives_the_same_model():
     recipe = replace(RECIPE, clips=4)
     plan = Plan(
         seed=5, frames=short, clips=short, frame_recipe=replace(recipe, frames=1, label_sets=1), clip_recipe=recipe,
-        config=CONFIG, rehearsal=Rehearsal(steps=2, warmup_steps=1, pool=8, batch=4),
+        config=CONFIG, rehearsal=Rehearsal(steps=4, warmup_steps=2, pool=8, batch=4),
     )  # fmt: skip
     one, two = pretrain(plan), pretrain(plan)
     assert [stage.loss for stage in one.stages] == [stage.loss for stage in two.stages]
     assert all(torch.equal(a, b) for a, b in zip(one.model.parameters(), two.model.parameters(), strict=True))
 
 
+def test_a_killed_pretraining_goes_on_with_the_stage_it_was_in(tmp_path):
+    short = TrainSettings(steps=1, lr=1e-3, train_text=True)
+    recipe = replace(RECIPE, clips=4)
+    plan = Plan(
+        seed=5, frames=short, clips=short, frame_recipe=replace(recipe, frames=1, label_sets=1), clip_recipe=recipe,
+        config=CONFIG, rehearsal=Rehearsal(steps=4, warmup_steps=2, pool=8, batch=4),
+    )  # fmt: skip
+    unbroken = pretrain(plan, tmp_path)
+    kept = sorted(tmp_path.glob("*.pt"))
+    assert len(kept) == 3
+    next(file for file in kept if file.name.startswith("clips")).unlink()  # the last stage had not ended
+    seconds = [stage.seconds for stage in unbroken.stages]
+    resumed = pretrain(plan, tmp_path)
+    assert [stage.seconds for stage in resumed.stages][:2] == seconds[:2]  # read, not run again
+    assert all(torch.equal(a, b) for a, b in zip(unbroken.model.parameters(), resumed.model.parameters(), strict=True))
+
+
 def test_scaled_plan_keeps_its_proportions():
     plan = Plan().scaled(0.1)
     assert plan.clips.steps == round(Plan().clips.steps / 10)
     assert plan.frames.warmup_steps == Plan().frames.warmup_steps // 10
+    assert plan.rehearsal.steps == round(Plan().rehearsal.steps / 10)
+    assert Plan().scaled(1e-6).rehearsal.steps == 4
 
 
 # What ships.
