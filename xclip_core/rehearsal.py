@@ -70,6 +70,7 @@ def rehearse(
     frames = mit.positional_embedding.shape[1]
     names = nn.Linear(mit.positional_embedding.shape[2], len(CAMERAS))
     nn.init.normal_(names.weight, std=0.02, generator=generator)
+    nn.init.zeros_(names.bias)
     parameters = [*mit.parameters(), *guides.numbers.parameters(), *names.parameters()]
     optimiser = torch.optim.AdamW(parameters, lr=settings.lr, betas=(0.9, 0.98), weight_decay=0.02)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
