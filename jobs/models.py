@@ -28,7 +28,9 @@ def _print(entries: tuple[Entry, ...]) -> None:
     """One line a model; T frames of S pixels, GMAC and stored bytes per clip."""
     from rich.table import Table
 
-    table = Table(caption="per clip: T frames of S x S pixels, GMAC to index it, bytes stored")
+    # Without a box, so that most names fit a line of 80.
+    caption = "per clip: T frames of S x S pixels, GMAC to index it, bytes stored"
+    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, caption=caption)
     table.add_column("model", overflow="fold")
     for name in ("T", "S", "params", "GMAC", "stored", "here"):
         table.add_column(name, justify="right", no_wrap=True)
