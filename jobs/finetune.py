@@ -19,6 +19,8 @@ def finetune(
     out: Annotated[Path, typer.Argument(help="The folder for model and checkpoint; one that has them goes on.")],
     init: Annotated[str, typer.Option(help="The model to start from.")] = "footage-tiny",
     protocol: Annotated[Literal["full", "few", "zero"], typer.Option(help="Whose defaults, of the paper's.")] = "full",
+    frames: Annotated[int | None, typer.Option(help="Frames per clip, if not the model's.")] = None,
+    image_size: Annotated[int | None, typer.Option(help="Pixels of a side, if not the model's.")] = None,
     val: Annotated[
         Path | None, typer.Option(help="Labels to choose the best by; a tenth is held out unless given.")
     ] = None,
@@ -45,6 +47,8 @@ def finetune(
     settings = FinetuneSettings(
         init=init,
         protocol=protocol,
+        frames=frames,
+        image_size=image_size,
         epochs=epochs,
         batch=batch,
         accumulate=accumulate,

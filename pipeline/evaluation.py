@@ -34,7 +34,14 @@ from pipeline.settings import EngineName
 from pipeline.survey import Progress, died
 from schemas.errors import InputError
 from schemas.records import Failed, Failure, SourceFile
-from xclip_core import DEFAULT_MODEL, XClip, canonical_source, encode_text_raw, encode_video_with_context, load
+from xclip_core import (
+    DEFAULT_MODEL,
+    Encoder,
+    canonical_source,
+    encode_text_raw,
+    encode_video_with_context,
+    load_encoder,
+)
 from xclip_core.tokenise import split_camel_case
 
 
@@ -122,7 +129,7 @@ def evaluate(
     """
     labels = _worded(label_set or LabelSet(tuple(Label(name, (name,)) for name in labelled.labels)), settings)
     _check_names(labelled, labels)
-    model = load(settings.model, device=device_named(settings.device))
+    model = load_encoder(settings.model, device=device_named(settings.device))
     # Workers run in other folders.
     settings = replace(settings, model=canonical_source(settings.model), device=device_named(settings.device))
     assert model.provenance is not None, "models come from xclip_core.load"
@@ -192,9 +199,9 @@ class Score:
     device: str = "cpu"
 
     @cached_property
-    def model(self) -> XClip:
+    def model(self) -> Encoder:
         """Loaded on first use, in the process that uses it."""
-        return load(self.model_source, device=self.device)
+        return load_encoder(self.model_source, device=self.device)
 
     def __call__(self, videos: list[ViewedVideo]) -> list[ScoredVideo]:
         """One result for each video, in order; forward passes are filled across their borders."""
@@ -229,7 +236,7 @@ class Score:
 def _run(
     labelled: LabelledVideos,
     settings: EvaluationSettings,
-    model: XClip,
+    model: Encoder,
     score: Score,
     watch: Callable[[Progress], None] | None,
 ) -> tuple[list[ScoredVideo], tuple[Failure, ...]]:
@@ -260,7 +267,7 @@ def _source(path: Path) -> SourceFile:
     return SourceFile(sources.to_uri(path), found.st_size, found.st_mtime)
 
 
-def _stages(settings: EvaluationSettings, model: XClip, score: Score) -> list[Stage]:
+def _stages(settings: EvaluationSettings, model: Encoder, score: Score) -> list[Stage]:
     """Decode views, score them."""
     T, S = model.config.frames, model.config.image_size
     on_gpu = settings.device.startswith("cuda")

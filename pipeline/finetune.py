@@ -27,6 +27,7 @@ from typing import Any
 import torch
 
 from pipeline import curves, decode, distributed, engine, fitting, sources
+from pipeline.embed import device_named
 from pipeline.engine import Stage
 from pipeline.feed import Unread
 from pipeline.fitting import Notes, Run
@@ -90,10 +91,9 @@ def prepare(
 
     Raises InputError for what cannot be trained on, and where `out` holds a run with other settings.
     """
-    model = load(settings.init)
+    model = load(settings.init, frames=settings.frames, image_size=settings.image_size)
     assert model.provenance is not None
-    device = ("cuda" if torch.cuda.is_available() else "cpu") if settings.device == "auto" else settings.device
-    settings = replace(settings, init=canonical_source(settings.init), device=device)
+    settings = replace(settings, init=canonical_source(settings.init), device=device_named(settings.device))
     given = read_labelled(labels)
     validation = read_labelled(val) if val else None
     everything = (*given.examples, *(validation.examples if validation else ()))

@@ -161,7 +161,8 @@ class _Fitting:
 
     def __init__(self, run: Run, worker: Worker) -> None:
         self.run, self.worker, self.notes = run, worker, Notes()
-        model = load(run.settings.init, device=worker.device)
+        wanted = run.settings
+        model = load(wanted.init, frames=wanted.frames, image_size=wanted.image_size, device=worker.device)
         model.visual.transformer.recompute = run.settings.recompute
         token_ids_KL = tokenise(run.labels, context_length=model.config.context_length)
         self.classifier = Classifier(model, label_texts(model, token_ids_KL), bf16=run.bf16)

@@ -40,6 +40,8 @@ class FinetuneSettings:
 
     init: str = DEFAULT_MODEL
     protocol: ProtocolName = "full"
+    frames: int | None = None  # of a clip, and below pixels of a side; other than the model's by resampling its tables
+    image_size: int | None = None
     epochs: int | None = None
     batch: int | None = None  # clips per optimiser step, over all workers
     accumulate: int = 1  # micro-batches per step and worker
