@@ -23,6 +23,7 @@ from xclip_core.takes import REST, UNKNOWN_OBJECT, Take, look_claim, tint_claim,
 # A window with less contrast than this (standard deviation in levels) shows nothing by which a motion could be told.
 MIN_CONTRAST = 12.0
 TRIES = 20
+MIN_OBJECT_CONTRAST = 45.0  # mean difference in levels between an object and what is behind it
 OBJECT_SIDE = {"still": (0.25, 0.55), "moving": (0.2, 0.5)}
 FIRST_CUT, LAST_CUT = 0.25, 0.75  # parts of the clip
 CAST = 0.3  # standard deviation of a random colour cast
@@ -102,15 +103,24 @@ def _with_object(
         return planes_TCHW, UNKNOWN_OBJECT
     path = object_path(shot, times_T, rng)
     side_T = rng.uniform(*OBJECT_SIDE["still" if shot.motion == "still" else "moving"]) * np.exp(path.log_side_T)
-    sprite_CHW = pick(rng, library.objects)
-    if rng.random() < 0.5:
-        sprite_CHW = sprite_CHW.flip(-1)
     x_T, y_T, sides_T = (torch.from_numpy(v.astype(np.float32)) for v in (path.x_T, path.y_T, side_T))
-    seen_TCHW = cut_out(sprite_CHW, x_T, y_T, sides_T, planes_TCHW.shape[-1])
-    opacity_T1HW = seen_TCHW[:, 3:]
+    for _ in range(TRIES):
+        sprite_CHW = pick(rng, library.objects)
+        if rng.random() < 0.5:
+            sprite_CHW = sprite_CHW.flip(-1)
+        seen_TCHW = cut_out(sprite_CHW, x_T, y_T, sides_T, planes_TCHW.shape[-1])
+        if _stands_out(seen_TCHW, planes_TCHW):
+            break
     step_x, step_y, growth = (float(v[-1] - v[0]) for v in (path.x_T, path.y_T, path.log_side_T))
     numbers = (path.x_T.mean() / 0.2, path.y_T.mean() / 0.2, step_x / 0.4, step_y / 0.4, growth / 0.5)
-    return torch.lerp(planes_TCHW, seen_TCHW[:, :3], opacity_T1HW), tuple(map(float, numbers))
+    return torch.lerp(planes_TCHW, seen_TCHW[:, :3], seen_TCHW[:, 3:]), tuple(map(float, numbers))
+
+
+def _stands_out(seen_TCHW: Tensor, planes_TCHW: Tensor) -> bool:
+    """Whether an object T x 4 x S x S can be told from the background T x 3 x S x S behind it: nobody else could."""
+    opacity_THW = seen_TCHW[:, 3]
+    difference_THW = (seen_TCHW[:, :3] - planes_TCHW).abs().mean(dim=1)
+    return float((difference_THW * opacity_THW).sum() / opacity_THW.sum().clamp(min=1)) >= MIN_OBJECT_CONTRAST
 
 
 def _lit(shot: Shot, planes_TCHW: Tensor, rng: np.random.Generator) -> Tensor:

@@ -239,3 +239,9 @@ def test_two_workers_are_one_that_accumulates(labelled, settings, tiny_weights, 
     assert apart < 0.01 * moved
     assert [path.name for path in (tmp_path / "two").glob("ray-*")] == []
     assert fitting.CHECKPOINT in [path.name for path in (tmp_path / "two").iterdir()]
+
+
+def test_other_frame_counts_and_sizes_train_and_load(labelled, settings, tmp_path: Path) -> None:
+    run(labelled, tmp_path / "out", replace(settings, epochs=1, frames=3, image_size=16))
+    config = load(tmp_path / "out" / "model.safetensors").config
+    assert (config.frames, config.image_size) == (3, 16)
