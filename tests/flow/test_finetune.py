@@ -88,7 +88,7 @@ def test_it_learns_to_tell_the_colours_apart(labelled: Path, settings: FinetuneS
     lines = [json.loads(line) for line in (tmp_path / "out" / "metrics.jsonl").read_text().splitlines()]
     losses = [line["loss"] for line in lines if line["kind"] == "validation"]
     assert report.top1 == 1.0
-    assert min(losses) < 0.3 < np.log(2) - 0.1 < losses[0]
+    assert min(losses) < losses[0] / 2
 
 
 def test_the_folder_is_a_model_with_everything_said_about_it(unbroken: Path, tiny_weights: Path) -> None:
