@@ -127,7 +127,8 @@ def finetune(prepared: Prepared, *, watch: Watch = lambda _: None) -> FinetuneRe
     resumed_from = _steps_done(run.folder)
     described = {"identity": prepared.identity, "settings": asdict(run.settings), "versions": versions()}
     write_text(run.folder / SETTINGS, json.dumps(described, indent=1, default=str) + "\n")
-    if resumed_from < run.schedule.steps:
+    # Killed between the last checkpoint and the last model, a run has no step left and is not complete.
+    if resumed_from < run.schedule.steps or not (run.folder / fitting.LAST).exists():
         watch(Progress("train", resumed_from, run.schedule.steps))
         _fit(run, watch)
     report = _report(prepared, resumed_from, time.perf_counter() - began)

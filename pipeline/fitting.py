@@ -283,8 +283,8 @@ class _Fitting:
         save_state(self.run.folder / CHECKPOINT, state)
 
     def finish(self) -> None:
-        """Writes the last model, which is the best where nothing was measured."""
+        """Writes the last model, which is the best where nothing was measured; LAST comes last and says: complete."""
         if self.worker.writes:
-            save_model(self.training.model.eval(), self.run.folder / LAST)
             if self.notes.best is None:
-                save_model(self.training.model, self.run.folder / MODEL)
+                save_model(self.training.model.eval(), self.run.folder / MODEL)
+            save_model(self.training.model.eval(), self.run.folder / LAST)
