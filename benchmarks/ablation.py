@@ -67,9 +67,9 @@ log = logging.getLogger("ablation")
 
 SEEDS = (0, 1, 2)
 PLAN = Plan(
-    frames=replace(FRAMES, steps=400, warmup_steps=60),
-    clips=replace(CLIPS, steps=400, warmup_steps=50),
-    clip_recipe=replace(CLIP_RECIPE, clips=16, captions=8),
+    frames=replace(FRAMES, steps=600, warmup_steps=60),
+    clips=replace(CLIPS, steps=500, warmup_steps=50),
+    clip_recipe=replace(CLIP_RECIPE, clips=24, captions=8),
 )
 HELD_OUT = 600  # clips of the nine motions, and as many of all eleven
 HELD_OUT_SEED = (1000, 1)  # never one of training
