@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test lint bench setup setup-dev clean
+.PHONY: demo test lint bench ablation setup setup-dev clean
 
 demo: setup  ## make footage, index it, search it, tag it, write a contact sheet to demo/
 	$(BIN)/footage demo demo
@@ -20,6 +20,9 @@ lint: setup-dev  ## style, format and types
 
 bench: setup  ## figures of this machine, as ratios within one run
 	$(BIN)/python benchmarks/rerank.py demo/archive
+
+ablation: setup  ## what each part of X-CLIP adds, trained from nothing: hours on a busy machine, goes on if killed
+	$(BIN)/python benchmarks/ablation.py build/ablation/runs.jsonl
 
 setup: $(VENV)/.installed
 

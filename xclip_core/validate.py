@@ -35,6 +35,8 @@ FULL_SIZE = (240, 320)  # height and width of footage as a file would hold it
 
 # A scene to frames T x S x S x 3, uint8 RGB.
 Film = Callable[[Scene, int, int, np.random.Generator], Tensor]
+# Clips and texts to B x K, the larger the truer: `scores` or `cosines`.
+Ask = Callable[[XClip, "Clips", Sequence[str]], Tensor]
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,9 +86,9 @@ def validate(model: XClip, *, seed: int, clips: int, film: Film = film_cropped) 
     figures = motion_figures(model, nine, rng)
     figures["opposite directions"] = opposite_accuracy(model, nine)
     figures["opposite directions, frames shuffled"] = opposite_accuracy(model, shuffled)
-    figures["growing or shrinking"] = _growth_accuracy(model, anything)
+    figures["growing or shrinking"] = told_apart(model, anything, "motion", ("growing", "shrinking"))
     for name in OF_SCENES:
-        figures[name] = label_accuracy(model, anything, name, label_texts(name, VALUES[name]))
+        figures[name] = told_apart(model, anything, name, VALUES[name])
     return figures | search_figures(model, anything, rng)
 
 
@@ -132,11 +134,10 @@ def top_1(logits_BK: Tensor, clips: Clips, attribute: str, values: Sequence[str]
     return float(np.mean([answer == truth[attribute] for answer, truth in zip(answers, clips.truths, strict=True)]))
 
 
-def label_accuracy(model: XClip, clips: Clips, attribute: str, texts: Sequence[str]) -> float:
-    """Top-1 over all values of an attribute, on the clips of which it can be said; one text per value."""
-    values = VALUES[attribute]
+def told_apart(model: XClip, clips: Clips, attribute: str, values: Sequence[str], ask: Ask = scores) -> float:
+    """Top-1 among some values of an attribute, by their labels, on the clips that have one of them."""
     clips = clips.where(attribute, values)
-    return top_1(scores(model, clips, texts), clips, attribute, values)
+    return top_1(ask(model, clips, label_texts(attribute, values)), clips, attribute, values)
 
 
 def motion_figures(model: XClip, nine: Clips, rng: np.random.Generator) -> dict[str, float]:
@@ -154,21 +155,14 @@ def motion_figures(model: XClip, nine: Clips, rng: np.random.Generator) -> dict[
     }
 
 
-def opposite_accuracy(model: XClip, nine: Clips) -> float:
+def opposite_accuracy(model: XClip, nine: Clips, ask: Ask = scores) -> float:
     """How often a moving clip prefers its direction's label to the opposite one's; 0.5 is chance."""
     moving = nine.where("motion", DIRECTIONS)
-    logits_BK = scores(model, moving, label_texts("motion", DIRECTIONS))
+    logits_BK = ask(model, moving, label_texts("motion", DIRECTIONS))
     own = [DIRECTIONS.index(truth["motion"]) for truth in moving.truths]
     other = [DIRECTIONS.index(OPPOSITE[DIRECTIONS[k]]) for k in own]
     rows = torch.arange(len(own))
     return (logits_BK[rows, own] > logits_BK[rows, other]).float().mean().item()
-
-
-def _growth_accuracy(model: XClip, clips: Clips) -> float:
-    """Growing against shrinking, on clips that do one or the other."""
-    values = ("growing", "shrinking")
-    clips = clips.where("motion", values)
-    return top_1(scores(model, clips, label_texts("motion", values)), clips, "motion", values)
 
 
 def search_figures(model: XClip, clips: Clips, rng: np.random.Generator) -> dict[str, float]:

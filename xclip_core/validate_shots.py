@@ -23,7 +23,7 @@ from xclip_core.reel import shoot
 from xclip_core.scenes import DIRECTIONS, VALUES, Camera, pick
 from xclip_core.shots import CAMERAS, MIRRORED, REVERSED, Shot, random_shot
 from xclip_core.takes import Take
-from xclip_core.validate import WORDING_SETS, Clips, cosines, encode_clips, label_accuracy, label_texts, scores, top_1
+from xclip_core.validate import WORDING_SETS, Clips, cosines, encode_clips, label_texts, scores, told_apart, top_1
 
 # Words that the embedded model never saw, in sentences like those it knows.
 FOREIGN = (
@@ -97,7 +97,7 @@ def _encoded(model: XClip, takes: Sequence[Take]) -> Clips:
 
 def _accuracy(model: XClip, clips: Clips, attribute: str) -> float:
     """Top-1 over the labels of an attribute, on the clips of which it can be said."""
-    return label_accuracy(model, clips, attribute, label_texts(attribute, VALUES[attribute]))
+    return told_apart(model, clips, attribute, VALUES[attribute])
 
 
 def _swaps(
