@@ -56,10 +56,11 @@ Seed {seed}; `footage pretrain` makes it again. AdamW (0.9, 0.98), linear warm-u
 
 **Rehearsal**: multi-frame integration alone learns eight camera motions from 8 x 8 thumbnails, which a fixed random
 subspace of 64 dimensions turns into frame vectors. **Single frames**: image and text, with the frame's thumbnail to be
-found again in that subspace. **Clips**: the whole model; the cross-entropy of its own score over texts, plus
-{plain_weight} times that of the plain cosine, which an index's recall uses. In both, guides that are not kept read
-thumbnails, colours, and the numbers of object and camera off the vectors. Position codes start at a standard deviation
-of {position_std}. The text tower is trained throughout: motion words cannot be learnt from single frames.
+found again in that subspace. **Clips**, then **mostly shots**: the whole model; the cross-entropy of its own score over
+texts, plus {plain_weight} times that of the plain cosine, which an index's recall uses. From the single frames on,
+guides that are not kept read thumbnails, colours, and the numbers of object and camera off the vectors. Position codes
+start at a standard deviation of {position_std}. The text tower is trained throughout: motion words cannot be learnt
+from single frames.
 
 Pictures: {pictures}
 
@@ -105,7 +106,8 @@ def model_card(model: XClip, file: Path, trained: Trained, measured: Measured, p
     config = model.config
     sizes = {name: getattr(config, name) for name in config.__slots__}
     rehearsal, *others = stages
-    settings = zip(others, (plan.frame_recipe, plan.clip_recipe), (plan.frames, plan.clips), strict=True)
+    recipes = (plan.frame_recipe, plan.clip_recipe, plan.shot_recipe)
+    settings = zip(others, recipes, (plan.frames, plan.clips, plan.shots), strict=True)
     return TEMPLATE.format(
         **sizes,
         values="; ".join(f"{name} ({', '.join(values)})" for name, values in VALUES.items()),
