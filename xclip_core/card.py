@@ -24,8 +24,8 @@ TEMPLATE = """\
 # footage-tiny
 
 A small X-CLIP (Ni et al., ECCV 2022) that ships with `footage`, so that indexing, search and tagging work with no
-network. Trained from nothing on footage that the package generates; no video, image or text of anybody else went into
-it. Licence: Apache-2.0, as the package.
+network. Trained from nothing on footage that the package generates, over the pictures named below, none of which ships;
+no video and no text of anybody else went into it. Licence: Apache-2.0, as the package.
 
 ## What it knows
 
