@@ -9,9 +9,10 @@ import torch
 
 from pipeline.archive import Archive
 from pipeline.flows import IndexReport, index
+from pipeline.label_sets import Label, LabelSet
 from pipeline.search import search
 from pipeline.serving import open_space
-from pipeline.tagging import Label, LabelSet, tag
+from pipeline.tagging import tag
 from schemas.errors import SpaceMismatch
 from tests.clips import openclip_model, register
 from tests.footage import CLIPS
