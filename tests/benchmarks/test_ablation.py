@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from xclip_core.validate import Clips
 from xclip_core.weights import official_name
 from xclip_core.wordings import LABELS
 
+DOCS = Path(__file__).parents[2] / "docs"
 PIXELS, TOKEN_IDS = random_inputs(TINY)
 BACKWARDS = PIXELS.flip(dims=[1])
 WITHOUT_PROMPT = LADDER[:3]
@@ -203,3 +205,9 @@ def test_table_has_mean_and_spread_over_seeds():
     assert lines[0] == "| per cent | frame-mean CLIP | + prompt |"
     assert lines[2] == "| nine | 50.0 ± 10.0 | 90.0 |"
     assert lines[-1] == "| seeds | 3 | 1 |"
+
+
+def test_documented_table_is_that_of_the_kept_runs():
+    kept = [json.loads(line) for line in (DOCS / "ablation.jsonl").read_text("utf-8").splitlines()]
+    assert {(r["variant"], r["plan"]["seed"]) for r in kept} >= {(v.name, seed) for v in LADDER for seed in (0, 1, 2)}
+    assert table(kept) in (DOCS / "ablation.md").read_text("utf-8")
