@@ -41,6 +41,19 @@ CONFIG = XClipConfig(
     prompt_layers=1,
 )
 RECIPE = Recipe(frames=4, size=32, clips=8, captions=4, label_sets=0)
+SHORT = TrainSettings(steps=2, lr=1e-3, train_text=True)
+# A whole pretraining in a second.
+QUICK = Plan(
+    seed=5,
+    config=CONFIG,
+    rehearsal=Rehearsal(steps=4, warmup_steps=2, pool=8, batch=4),
+    frames=SHORT,
+    clips=SHORT,
+    shots=SHORT,
+    frame_recipe=replace(RECIPE, frames=1, clips=4, label_sets=1),
+    clip_recipe=replace(RECIPE, clips=4),
+    shot_recipe=replace(RECIPE, clips=4, shots=0.5),
+)
 SETTINGS = TrainSettings(steps=100, lr=8e-6, warmup_steps=20)
 SHIPPED_FILE = EMBEDDED["footage-tiny"]
 MAX_FILE_BYTES = 16_000_000
@@ -264,31 +277,19 @@ def test_temperature_stays_under_clips_bound(vocabulary, model):
 
 
 def test_same_plan_gives_the_same_model():
-    short = TrainSettings(steps=2, lr=1e-3, train_text=True)
-    recipe = replace(RECIPE, clips=4)
-    plan = Plan(
-        seed=5, frames=short, clips=short, frame_recipe=replace(recipe, frames=1, label_sets=1), clip_recipe=recipe,
-        config=CONFIG, rehearsal=Rehearsal(steps=4, warmup_steps=2, pool=8, batch=4),
-    )  # fmt: skip
-    one, two = pretrain(plan), pretrain(plan)
+    one, two = pretrain(QUICK), pretrain(QUICK)
     assert [stage.loss for stage in one.stages] == [stage.loss for stage in two.stages]
     assert all(torch.equal(a, b) for a, b in zip(one.model.parameters(), two.model.parameters(), strict=True))
 
 
 def test_a_killed_pretraining_goes_on_with_the_stage_it_was_in(tmp_path):
-    short = TrainSettings(steps=1, lr=1e-3, train_text=True)
-    recipe = replace(RECIPE, clips=4)
-    plan = Plan(
-        seed=5, frames=short, clips=short, frame_recipe=replace(recipe, frames=1, label_sets=1), clip_recipe=recipe,
-        config=CONFIG, rehearsal=Rehearsal(steps=4, warmup_steps=2, pool=8, batch=4),
-    )  # fmt: skip
-    unbroken = pretrain(plan, tmp_path)
+    unbroken = pretrain(QUICK, tmp_path)
     kept = sorted(tmp_path.glob("*.pt"))
-    assert len(kept) == 3
-    next(file for file in kept if file.name.startswith("clips")).unlink()  # the last stage had not ended
+    assert len(kept) == 4
+    next(file for file in kept if file.name.startswith("mostly-shots")).unlink()  # the last stage had not ended
     seconds = [stage.seconds for stage in unbroken.stages]
-    resumed = pretrain(plan, tmp_path)
-    assert [stage.seconds for stage in resumed.stages][:2] == seconds[:2]  # read, not run again
+    resumed = pretrain(QUICK, tmp_path)
+    assert [stage.seconds for stage in resumed.stages][:3] == seconds[:3]  # read, not run again
     assert all(torch.equal(a, b) for a, b in zip(unbroken.model.parameters(), resumed.model.parameters(), strict=True))
 
 
