@@ -66,6 +66,8 @@ def evaluate(
         engine=engine,
         device="auto",
     )
+    if html is not None:
+        evaluation_report.check(html)
     labelled, label_set = read_labelled(videos, names), read_labels(labels) if labels else None
     with console.progress_bar(enabled=not as_json) as watch:
         evaluation = evaluate(labelled, settings, label_set=label_set, watch=watch)

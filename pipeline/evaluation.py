@@ -29,17 +29,13 @@ from pipeline.engine import Stage
 from pipeline.label_sets import Label, LabelSet, over_prompts
 from pipeline.labelled import LabelledVideos
 from pipeline.metrics import Figures
-from pipeline.multiview import ViewedVideo, Views, ViewStage
-from pipeline.plan import DEADLINE_BASE_S
+from pipeline.multiview import ViewedVideo, Views, ViewStage, deadline_s
 from pipeline.settings import EngineName
 from pipeline.survey import Progress, died
 from schemas.errors import InputError
 from schemas.records import Failed, Failure, SourceFile
 from xclip_core import DEFAULT_MODEL, XClip, canonical_source, encode_text_raw, encode_video_with_context, load
 from xclip_core.tokenise import split_camel_case
-
-# A hang is a file of this many bytes a second or less; 4K film at the lowest rates decodes faster on one slow core.
-DECODE_BYTES_PER_S = 5e4
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -247,7 +243,7 @@ def _run(
             if watch is not None:
                 watch(Progress("evaluate", len(found), len(files)))
     # Workers finish in any order, and what a dying worker held never comes back.
-    settled = [found.get(file.uri) or died(file, "decode", _deadline_s(file)) for file in files]
+    settled = [found.get(file.uri) or died(file, "decode", deadline_s(file)) for file in files]
     failures = (result for result in settled if isinstance(result, Failed))
     return (
         [result for result in settled if isinstance(result, ScoredVideo)],
@@ -264,17 +260,12 @@ def _source(path: Path) -> SourceFile:
     return SourceFile(sources.to_uri(path), found.st_size, found.st_mtime)
 
 
-def _deadline_s(file: SourceFile) -> float:
-    """Longest time that decoding a file may take; it catches hangs, not slowness."""
-    return DEADLINE_BASE_S + file.size_bytes / DECODE_BYTES_PER_S
-
-
 def _stages(settings: EvaluationSettings, model: XClip, score: Score) -> list[Stage]:
     """Decode views, score them."""
     T, S = model.config.frames, model.config.image_size
     on_gpu = settings.device.startswith("cuda")
     return [
-        Stage(name="decode", work=ViewStage(views=settings.views, frames=T, image_size=S), deadline_s=_deadline_s),
+        Stage(name="decode", work=ViewStage(views=settings.views, frames=T, image_size=S), deadline_s=deadline_s),
         Stage(
             name="score",
             work=score,

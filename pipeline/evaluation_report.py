@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pipeline import pages
 from pipeline.evaluation import ClassLine, Evaluation
+from schemas.errors import InputError
 
 # A matrix of more labels is no picture any more; those that are confused most stand for the rest.
 MATRIX_LABELS = 60
@@ -105,6 +106,12 @@ def render(evaluation: Evaluation, labels: Path) -> str:
         shades=SHADES,
         pairs=evaluation.confusions[:PAIRS_SHOWN],
     )
+
+
+def check(file: Path) -> None:
+    """Raises InputError unless a page can be written there: it must not turn out after hours of work."""
+    if not file.absolute().parent.is_dir() or file.is_dir():
+        raise InputError(f"the report {file} cannot be written; expected a file name in a folder that is there")
 
 
 def write(evaluation: Evaluation, labels: Path, file: Path) -> None:

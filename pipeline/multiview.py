@@ -20,11 +20,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline import decode, sampling, sources
+from pipeline.plan import DEADLINE_BASE_S
 from schemas.errors import InputError
 from schemas.records import SourceFile
 from xclip_core.geometry import crop_offset, resized_side
 
 MAX_CLIPS = 100
+# On the safe side: what is read more slowly hangs, since even film at the lowest rates takes less time than this.
+DECODE_BYTES_PER_S = 2e4
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -91,6 +94,11 @@ class ViewStage:
         clips = pictures.reshape(*chosen.shape, *pictures.shape[1:])
         crops = [crop for clip in squares(clips, self.image_size, self.views.crops) for crop in clip]
         return ViewedVideo(file.uri, np.stack(crops), time.perf_counter() - began)
+
+
+def deadline_s(file: SourceFile) -> float:
+    """Longest time that the views of a file may take; it catches hangs, not slowness."""
+    return DEADLINE_BASE_S + file.size_bytes / DECODE_BYTES_PER_S
 
 
 def sample_indices(n: int, T: int, views: Views, path: Path) -> NDArray[np.int64]:

@@ -7,12 +7,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
 
 from tests.models import WORDED, random_state, save_safetensors
 from xclip_core import XClip, load
 
 # Models here are tiny: a second thread gains nothing, and waits for its core where the machine is busy.
 torch.set_num_threads(1)
+# A busy machine is no bug: an example may wait for its core longer than Hypothesis' 200 ms.
+settings.register_profile("footage", deadline=None)
+settings.load_profile("footage")
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

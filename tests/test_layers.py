@@ -127,6 +127,7 @@ HEAVY = {"torch", "open_clip", "ray", "faiss", "deltalake", "transformers", "typ
     ("statement", "unwanted"),
     [
         pytest.param("import pipeline.decode, pipeline.sources", HEAVY, id="a decoding worker"),
+        pytest.param("import pipeline.multiview, pipeline.labelled", HEAVY, id="a worker that makes views"),
         pytest.param("import pipeline.plan, pipeline.sampling, pipeline.settings", HEAVY | {"av"}, id="planning"),
         pytest.param("import schemas.records, schemas.errors", HEAVY | {"av", "pyarrow"}, id="the records"),
         pytest.param("import pipeline.engine", HEAVY | {"av"}, id="the engine, before it runs"),

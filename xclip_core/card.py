@@ -29,6 +29,7 @@ it. Licence: Apache-2.0, as the package.
 ## What it knows
 
 One simple object on a still background: {values}.
+{not_learnt}
 In English, in a vocabulary of {words} words and parts of words.
 
 ## What it does not know
@@ -71,6 +72,9 @@ directions, one that reads something else does not.
 """
 
 
+NOT_LEARNT = 1.5  # times chance: an attribute below this on every kind of footage counts as not learnt
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Measured:
     """Held-out figures of the exported file by kind of footage and name, and how they were made."""
@@ -89,6 +93,7 @@ def model_card(model: XClip, file: Path, trained: Trained, measured: Measured) -
     return TEMPLATE.format(
         **sizes,
         values="; ".join(f"{name} ({', '.join(values)})" for name, values in VALUES.items()),
+        not_learnt=_not_learnt(measured),
         words=len(trained.vocabulary),
         file_bytes=file.stat().st_size,
         parameters=sum(p.numel() for p in model.parameters()),
@@ -106,6 +111,13 @@ def model_card(model: XClip, file: Path, trained: Trained, measured: Measured) -
         figures_seed=measured.seed,
         figures=_figures(measured.tables),
     )
+
+
+def _not_learnt(measured: Measured) -> str:
+    """Which attributes it was shown and answers hardly better than chance on, by the measured figures."""
+    best = {name: max(table[name] for table in measured.tables.values()) for name in VALUES}
+    poor = [name for name, figure in best.items() if figure < NOT_LEARNT * (1 / len(VALUES[name]))]
+    return f"It was shown and did not learn: {', '.join(poor)} (see the figures)." if poor else ""
 
 
 def _stage_row(stage: Stage, recipe: Recipe, settings: TrainSettings) -> str:

@@ -8,20 +8,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import torch
 
 from schemas.errors import InputError
+from xclip_core.card import Measured
 from xclip_core.hub import load, locate
 from xclip_core.release import measure
 
 CLIPS = re.compile(r"([\d,]+) generated clips per line")
 SEED = re.compile(r"seed that training never used,\s+seed\s+(\d+)")
 THREADS = re.compile(r"(\d+) threads?\b")
-# Columns that need pictures which do not ship.
-PICTURES = re.compile(r"\breal pictures\b")
+# Kinds of footage that need pictures, which do not ship.
+PICTURES = re.compile(r"\bpictures\b")
 NUMBER = re.compile(r"\d+(?:\.(\d+))?")
 
 
@@ -80,19 +81,25 @@ def reproduce(source: str | Path, *, backdrops: Path | None = None) -> Reproduct
     before = torch.get_num_threads()
     torch.set_num_threads(stated.threads or before)  # the order of a sum, and with it its last bits, depends on them
     try:
-        measured = measure(model, seed=stated.seed, clips=stated.clips, backdrops=backdrops)
+        measured = _tables(measure(model, seed=stated.seed, clips=stated.clips, backdrops=backdrops))
     finally:
         torch.set_num_threads(before)
-    skipped = [name for name in stated.tables if PICTURES.search(name)] if backdrops is None else []
+    skipped = [name for name in stated.tables if PICTURES.search(name) and name not in measured]
     return Reproduction(
         model=str(source),
         card=str(card),
         weights_hash=model.provenance.weights_hash,
         clips=stated.clips,
         seed=stated.seed,
-        compared=tuple(compare(stated.tables, measured.tables, skipped)),
+        compared=tuple(compare(stated.tables, measured, skipped)),
         skipped=tuple(skipped),
     )
+
+
+def _tables(measured: Measured) -> dict[str, Mapping[str, float]]:
+    """All kinds of footage that were measured, whatever groups the record has them in."""
+    groups = [getattr(measured, field.name) for field in fields(measured)]
+    return {name: table for group in groups if isinstance(group, Mapping) for name, table in group.items()}
 
 
 def compare(
@@ -135,12 +142,12 @@ def _figures(text: str) -> dict[str, dict[str, str]]:
     found: dict[str, dict[str, str]] = {}
     columns: list[str] = []
     for line in text.splitlines():
-        cells = [cell.strip() for cell in line.strip().strip("|").split("|")] if line.startswith("|") else []
-        if not cells:
-            columns = []
-        elif cells[0] == "figure":
+        cells = [cell.strip() for cell in line.strip()[1:-1].split("|")] if line.startswith("|") else []
+        if not cells or cells[0] == "figure":
             columns = cells[1:]
-        elif NUMBER.match(cells[-1]):
-            for column, cell in zip(columns, cells[1:], strict=False):
+            continue
+        # A cell without a number is the rule under the heading, or a figure that was not measured.
+        for column, cell in zip(columns, cells[1:], strict=False):
+            if NUMBER.match(cell):
                 found.setdefault(column, {})[cells[0]] = cell
     return found

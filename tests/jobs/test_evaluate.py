@@ -90,6 +90,7 @@ def test_a_label_set_brings_prompts(footage, videos: Path, tiny_weights: Path, t
         (("{videos}/sound.csv", "--views", "4x2"), "error: 4x2 views are not usable"),
         (("{videos}/sound.csv", "--template", "video"), "error: the template 'video' has no place for the label"),
         (("{videos}/sound.csv", "--model", "no-such-model"), "error: there is no model 'no-such-model'"),
+        (("{videos}/sound.csv", "--html", "/nowhere/a.html"), "error: the report /nowhere/a.html cannot be written"),
         (("--card", "--model", "{weights}"), "error: there is no model card"),
     ],
 )

@@ -27,6 +27,8 @@ Made in 5 minutes with 3 threads on a machine.
 | --- | --- | --- |
 | nine motions, labels | 0.925 | 0.642 |
 | look | 1.000 | 0.9 |
+| here only | | 0.8 |
+| there only | 0.7 | |
 
 Some prose, and a table of something else:
 
@@ -50,8 +52,8 @@ def test_a_card_is_read_with_its_clips_its_seed_and_all_tables_of_figures(tmp_pa
     found = read_card(write(tmp_path, CARD))
     assert (found.clips, found.seed, found.threads) == (1200, 42, 3)
     assert found.tables == {
-        CROPS: {"nine motions, labels": "0.925", "look": "1.000"},
-        PICTURES: {"nine motions, labels": "0.642", "look": "0.9"},
+        CROPS: {"nine motions, labels": "0.925", "look": "1.000", "there only": "0.7"},
+        PICTURES: {"nine motions, labels": "0.642", "look": "0.9", "here only": "0.8"},
         "over photographs": {"pan left": "93.7 %"},
     }
 
