@@ -17,7 +17,7 @@ import json
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -40,15 +40,15 @@ from pipeline.survey import Progress
 from pipeline.versions import versions
 from schemas.errors import InputError
 from schemas.records import Failed
-from xclip_core import canonical_source, load
+from xclip_core import XClip, canonical_source, encode_text, load
 from xclip_core.durable import load_state, write_text
-from xclip_core.tokenise import tokenise
 
 SETTINGS = "settings.json"
 REPORT = "report.json"
 CARD = "model.md"
 FOLLOW_EVERY_S = 1.0
 INSPECT_ON_RAY = 2000  # videos
+ALIKE = 1 - 1e-6  # a cosine that rounding alone keeps from 1
 
 Identity = dict[str, Any]  # everything that decides the result, as plain data
 Watch = Callable[[Progress], None]
@@ -101,7 +101,7 @@ def prepare(
     split = _split(given, validation, {item.uri for item in unread}, settings.seed)
     schedule = schedule_of(settings, len(split.train))
     names = tuple(sorted({example.label for example in split.train}))
-    tokenise(names, context_length=model.config.context_length)  # a label that is too long is told now
+    twins = indistinct(model, names)  # raises for a label that is too long, before anything is written
     run = Run(
         folder=out.absolute(),
         settings=settings,
@@ -113,8 +113,13 @@ def prepare(
         bf16=_is_bf16(settings),
     )
     found = review(split, unread, settings, schedule)
+    more = [
+        f"{one!r} and {other!r} are the same to this model's text tower; they cannot be told apart"
+        for one, other in twins
+    ]
     if not curves.has_tensorboard():
-        found = replace(found, warnings=(*found.warnings, curves.NO_TENSORBOARD))
+        more.append(curves.NO_TENSORBOARD)
+    found = replace(found, warnings=(*found.warnings, *more))
     identity = _identity(run, model.provenance.weights_hash)
     _check_folder(out, identity)
     return Prepared(run, identity, found, unread)
@@ -135,6 +140,16 @@ def finetune(prepared: Prepared, *, watch: Watch = lambda _: None) -> FinetuneRe
     write_text(run.folder / REPORT, json.dumps(asdict(report), indent=1) + "\n")
     write_text(run.folder / CARD, model_note(run, prepared.identity, report))
     return report
+
+
+def indistinct(model: XClip, labels: Sequence[str]) -> list[tuple[str, str]]:
+    """Pairs of labels with one and the same text vector. The text tower is frozen, so training cannot part them.
+
+    It happens where a model knows none of the words: all that `footage-tiny` never saw share a vector.
+    """
+    unit_KE = encode_text(model, labels)
+    alike_KK = unit_KE @ unit_KE.T > ALIKE
+    return [(labels[i], labels[j]) for i, j in alike_KK.triu(diagonal=1).nonzero().tolist()]
 
 
 def unreadable(examples: Iterable[Example], settings: FinetuneSettings, watch: Watch) -> tuple[Unread, ...]:

@@ -19,7 +19,7 @@ import pytest
 import torch
 
 from pipeline import fitting
-from pipeline.finetune import FinetuneReport, Prepared, finetune, prepare
+from pipeline.finetune import FinetuneReport, Prepared, finetune, indistinct, prepare
 from pipeline.protocols import FinetuneSettings
 from pipeline.survey import Progress
 from schemas.errors import EngineError, InputError
@@ -218,6 +218,13 @@ def test_unreadable_videos_are_found_before_the_first_step(labelled, settings, t
     prepared = prepare(table, tmp_path / "out", settings)
     assert [Path(item.uri).name for item in prepared.unread] == ["empty.mp4"]
     assert len(prepared.run.train) == 12
+
+
+def test_labels_that_a_model_cannot_tell_apart_are_named(tiny_model) -> None:
+    """To footage-tiny every word it never saw is the same word; a model with a full vocabulary knows better."""
+    labels = ["hugging", "red circle", "yoga"]
+    assert indistinct(load("footage-tiny"), labels) == [("hugging", "yoga")]
+    assert indistinct(tiny_model, labels) == []
 
 
 def test_validation_can_be_given(labelled, settings, tmp_path: Path) -> None:
