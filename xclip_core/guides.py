@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from xclip_core.scenes import LUMA
 from xclip_core.takes import CAMERA_NUMBERS, OBJECT_NUMBERS
 
 THUMBNAIL_SIDE = 8
@@ -23,7 +24,6 @@ COLOUR_SIDE = 2  # colours of the quarters of a frame
 # Added to the standard deviation of a thumbnail, so that noise on an even picture does not count for a picture.
 LEAST_CONTRAST = 4.0
 COLOUR_MEAN, COLOUR_STD = 115.0, 64.0
-LUMA = (0.299, 0.587, 0.114)
 PICTURE_WEIGHT = 0.5
 
 

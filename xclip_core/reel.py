@@ -35,12 +35,12 @@ def shoot(shot: Shot, library: Library, frames: int, size: int, rng: np.random.G
     jitter_T = own.uniform(-0.15, 0.15, frames)
     times_T = (np.arange(frames) + 0.5 + jitter_T) / frames
     camera = camera_path(shot, times_T, own)
-    planes_TCHW, offsets = _background(shot, camera, library, size, own)
+    planes_TCHW = _background(shot, camera, library, size, own)
     planes_TCHW, numbers = _with_object(shot, planes_TCHW, times_T, library, own)
     planes_TCHW = _lit(shot, planes_TCHW, own)
     frames_TCHW = worn(planes_TCHW.clamp(0, 255).round().to(torch.uint8).numpy(), rng)
     claims: Mapping[str, str] = {**shot_claims(shot), **look_claim(frames_TCHW), **tint_claim(frames_TCHW)}
-    return Take(frames_TCHW, claims, (*numbers, *camera_numbers(shot, camera)), offsets)
+    return Take(frames_TCHW, claims, (*numbers, *camera_numbers(shot, camera)))
 
 
 def camera_numbers(shot: Shot, camera: Path) -> tuple[float, ...]:
@@ -52,17 +52,13 @@ def camera_numbers(shot: Shot, camera: Path) -> tuple[float, ...]:
     return (0.0, 0.0, 0.0, shake) if shot.camera == "shake" else (right / 0.5, down / 0.5, zoom / 0.5, 0.0)
 
 
-def _background(
-    shot: Shot, camera: Path, library: Library, size: int, rng: np.random.Generator
-) -> tuple[Tensor, np.ndarray]:
-    """What the moving window shows, T x 3 x S x S, and its offsets from frame to frame."""
+def _background(shot: Shot, camera: Path, library: Library, size: int, rng: np.random.Generator) -> Tensor:
+    """What the moving window shows, T x 3 x S x S."""
     planes_TCHW = _panned(camera, library, size, rng)
-    offsets = np.stack([np.diff(v) for v in (camera.x_T, camera.y_T, camera.log_side_T)], axis=1).astype(np.float32)
-    if shot.cut:
-        at = round(len(planes_TCHW) * rng.uniform(FIRST_CUT, LAST_CUT))
-        planes_TCHW = torch.cat([planes_TCHW[:at], _panned(camera, library, size, rng)[at:]])
-        offsets[at - 1] = np.nan
-    return planes_TCHW, offsets
+    if not shot.cut:
+        return planes_TCHW
+    at = round(len(planes_TCHW) * rng.uniform(FIRST_CUT, LAST_CUT))
+    return torch.cat([planes_TCHW[:at], _panned(camera, library, size, rng)[at:]])
 
 
 def _panned(camera: Path, library: Library, size: int, rng: np.random.Generator) -> Tensor:

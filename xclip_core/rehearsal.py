@@ -11,6 +11,7 @@ makes one rendered shot eight.
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -21,8 +22,8 @@ from torch.nn import functional as F
 from xclip_core.guides import THUMBNAIL_SIDE, Guides, thumbnails
 from xclip_core.pictures import Library
 from xclip_core.reel import shoot
-from xclip_core.scenes import pick
-from xclip_core.shots import CAMERAS, random_shot
+from xclip_core.scenes import Camera, pick
+from xclip_core.shots import CAMERAS, MIRRORED, REVERSED, TURNED_OVER, random_shot
 from xclip_core.takes import CAMERA_NUMBERS
 from xclip_core.temporal import MultiFrameIntegration
 
@@ -38,7 +39,7 @@ MIRROR, TURN, REVERSE = (0,), (1,), (0, 1, 2)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Rehearsal:
-    """How long and on what. The pool of rendered shots is renewed bit by bit, a shot every step."""
+    """How long and on what. The pool of rendered shots is renewed bit by bit, five shots a step."""
 
     steps: int = 3000
     batch: int = 128
@@ -123,15 +124,12 @@ def turned(batch: Pool, rng: np.random.Generator) -> Pool:
     return Pool(picture.flatten(2), numbers_BG, camera_B)
 
 
-def _swap(*pairs: tuple[str, str]) -> Tensor:
-    """For each camera motion, by its place, the place of what it becomes when the pairs change places."""
-    partner = {a: b for pair in pairs for a, b in (pair, pair[::-1])}
+def _swap(partner: Mapping[Camera, Camera]) -> Tensor:
+    """For each camera motion, by its place in CAMERAS, the place of its partner, or its own where it has none."""
     return torch.tensor([CAMERAS.index(partner.get(camera, camera)) for camera in CAMERAS])
 
 
-_MIRRORED = _swap(("pan left", "pan right"))
-_TURNED = _swap(("tilt up", "tilt down"))
-_REVERSED = _swap(("pan left", "pan right"), ("tilt up", "tilt down"), ("zoom in", "zoom out"))
+_MIRRORED, _TURNED, _REVERSED = map(_swap, (MIRRORED, TURNED_OVER, REVERSED))
 
 
 def _as_vectors(guides: Guides, batch: Pool, generator: torch.Generator) -> Tensor:

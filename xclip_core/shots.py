@@ -21,8 +21,9 @@ from xclip_core.scenes import DIRECTIONS, HEADING, MOTIONS, Camera, Look, Motion
 Floats = NDArray[np.float64]
 
 CAMERAS: tuple[Camera, ...] = get_args(Camera)
-# What a shot becomes when it is mirrored, and when it is played backwards.
+# What a shot becomes when it is mirrored, turned over, and played backwards.
 MIRRORED: dict[Camera, Camera] = {"pan left": "pan right", "pan right": "pan left"}
+TURNED_OVER: dict[Camera, Camera] = {"tilt up": "tilt down", "tilt down": "tilt up"}
 REVERSED: dict[Camera, Camera] = {
     "pan left": "pan right",
     "pan right": "pan left",

@@ -43,19 +43,18 @@ MAX_DARK_LUMA, MIN_BRIGHT_LUMA = 50.0, 190.0
 
 @dataclass(frozen=True, slots=True)
 class Take:
-    """T frames, claims by attribute, a guide's numbers, and how the camera moved between neighbouring frames."""
+    """T frames T x 3 x S x S uint8 RGB, claims by attribute, and a guide's numbers."""
 
     frames_TCHW: Pixels
     claims: Mapping[str, str]
     numbers: tuple[float, ...]
-    offsets: NDArray[np.float32]  # (T - 1) x 3: right, down (window sides), log of the window's growth; NaN at a cut
 
 
 def film_scene(scene: Scene, frames: int, size: int, rng: np.random.Generator) -> Take:
     """A drawn scene as a take, with random imperfections."""
     frames_TCHW = filmed(scene, frames, size, rng)
     claims = {**claims_of(scene), "camera": "static", "cut": "uncut", **tint_claim(frames_TCHW)}
-    return Take(frames_TCHW, claims, scene_numbers(scene), np.zeros((frames - 1, 3), dtype=np.float32))
+    return Take(frames_TCHW, claims, scene_numbers(scene))
 
 
 def scene_numbers(scene: Scene) -> tuple[float, ...]:

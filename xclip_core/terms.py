@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from xclip_core.scenes import VALUES
+
 
 @dataclass(frozen=True, slots=True)
 class Talk:
@@ -32,8 +34,6 @@ GROUND_HELD_OUT = (
     "a video with {a} {t} background",
     "a thing over {a} {t} background",
 )
-TINTS = ("red", "orange", "yellow", "green", "blue", "purple")
-
 TALK = {
     "shape": Talk(
         {
@@ -118,7 +118,7 @@ TALK = {
         ("footage with {t}", "a scene with {t}"),
     ),
     "tint": Talk(
-        {colour: (f"mostly {colour}", f"predominantly {colour}") for colour in TINTS},
+        {colour: (f"mostly {colour}", f"predominantly {colour}") for colour in VALUES["tint"]},
         ("{t}", "{a} {t} video", "{a} {t} scene", "{a} {t} picture", "footage that is {t}"),
         ("{t} footage", "the video is {t}", "the scene is {t}"),
     ),
