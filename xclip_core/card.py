@@ -54,13 +54,14 @@ Seed {seed}; `footage pretrain` makes it again. AdamW (0.9, 0.98), linear warm-u
 | --- | --- | --- | --- | --- | --- | --- | --- |
 {stages}
 
-**Rehearsal**: multi-frame integration alone learns eight camera motions from 8 x 8 thumbnails, which a fixed random
-subspace of 64 dimensions turns into frame vectors. **Single frames**: image and text, with the frame's thumbnail to be
-found again in that subspace. **Clips**, then **mostly shots**: the whole model; the cross-entropy of its own score over
-texts, plus {plain_weight} times that of the plain cosine, which an index's recall uses. From the single frames on,
-guides that are not kept read thumbnails, colours, and the numbers of object and camera off the vectors. Position codes
-start at a standard deviation of {position_std}. The text tower is trained throughout: motion words cannot be learnt
-from single frames.
+**Rehearsal**: multi-frame integration alone learns the motions of cameras and objects from 8 x 8 thumbnails and the
+outlines of objects, which two fixed random subspaces of 64 dimensions turn into frame vectors. **Single frames**: image
+and text, with the frame's thumbnail and its object's outline to be found again in those subspaces. **Clips**, then
+**mostly shots**: the whole model; the cross-entropy of its own score over texts, plus {plain_weight} times that of the
+plain cosine, which an index's recall uses. How common a camera motion or a cut is in training is no part of what is
+learnt (logit adjustment, Menon et al., ICLR 2021). From the single frames on, guides that are not kept read thumbnails,
+outlines, colours, and the numbers of object and camera off the vectors. Position codes start at a standard deviation of
+{position_std}. The text tower is trained throughout: motion words cannot be learnt from single frames.
 
 Pictures: {pictures}
 
@@ -81,7 +82,7 @@ directions, one that reads something else does not.
 
 A camera that moves over a still picture, or an object (a cut-out) in front of it. "Mirrored" and "backwards" clips are
 the same clips altered; the figure is how often the answer becomes what the alteration made of the motion. "Foreign
-texts" are made of words it never saw, such as "people dancing".
+texts" are made of words it never saw, such as "people dancing". Half of the clips that may have a cut have one.
 
 {shots}
 """

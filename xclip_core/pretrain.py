@@ -50,8 +50,8 @@ TINY = XClipConfig(
 )
 REHEARSAL = Rehearsal()
 FRAMES = TrainSettings(steps=2000, lr=1e-3, warmup_steps=100, new_parts_factor=1.0, weight_decay=0.02, train_text=True)
-CLIPS = TrainSettings(steps=6000, lr=6e-4, warmup_steps=200, new_parts_factor=1.0, weight_decay=0.02, train_text=True)
-SHOTS = TrainSettings(steps=3400, lr=5e-4, warmup_steps=100, new_parts_factor=1.0, weight_decay=0.02, train_text=True)
+CLIPS = TrainSettings(steps=5400, lr=6e-4, warmup_steps=200, new_parts_factor=1.0, weight_decay=0.02, train_text=True)
+SHOTS = TrainSettings(steps=3000, lr=5e-4, warmup_steps=100, new_parts_factor=1.0, weight_decay=0.02, train_text=True)
 FRAME_RECIPE = Recipe(frames=1, size=TINY.image_size, clips=96, captions=24, label_sets=7, easy=0.4, shots=0.4)
 CLIP_RECIPE = Recipe(frames=TINY.frames, size=TINY.image_size, clips=32, captions=12, label_sets=1, shots=0.6)
 # What is hardest comes last, and again from a high rate: cameras and objects over pictures.

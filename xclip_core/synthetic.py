@@ -9,8 +9,10 @@ everything: a seed is a data set that never ends, and held-out data is another s
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 
 import numpy as np
 import torch
@@ -19,9 +21,9 @@ from xclip_core.captions import Caption, caption, label_captions, truth_table
 from xclip_core.objective import Batch, Choice
 from xclip_core.pictures import Library
 from xclip_core.reel import shoot
-from xclip_core.scenes import MOTIONS, VALUES, Camera, Motion, random_scene
-from xclip_core.shots import CAMERAS, random_shot
-from xclip_core.takes import Take, film_scene
+from xclip_core.scenes import MOTIONS, VALUES, Camera, Motion, Scene, random_scene
+from xclip_core.shots import CAMERAS, Shot, random_shot, shot_claims
+from xclip_core.takes import Take, film_scene, scene_claims
 
 # What a single frame cannot show.
 OF_TIME = ("motion", "speed", "camera", "cut")
@@ -29,6 +31,9 @@ OF_TIME = ("motion", "speed", "camera", "cut")
 ALWAYS = ("motion", "camera")
 # Shapes are the slowest to be learnt; unweighted they stay at chance (0.2) for 100,000 frames.
 WEIGHTS = {"shape": 5.0}
+# One value of these is much more common than the others, for reasons that have nothing to do with anybody's footage.
+UNEVEN = ("camera", "cut")
+SHARE_DRAWS = 4000
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -54,37 +59,61 @@ def batches(recipe: Recipe, seed: int | Sequence[int], library: Library | None =
     """Endless batches; the same recipe, seed and library give the same ones. Shots need a library."""
     rng = np.random.default_rng(seed)
     while True:
-        takes = [_take(recipe, rng, library) for _ in range(recipe.clips)]
-        yield batch_of(takes, recipe, rng)
+        records = (_record(recipe, rng, over_pictures=library is not None) for _ in range(recipe.clips))
+        takes = [_film(record, recipe, rng, library) for record in records]
+        yield batch_of(takes, recipe, rng, over_pictures=library is not None)
 
 
-def _take(recipe: Recipe, rng: np.random.Generator, library: Library | None) -> Take:
-    """A random take of a recipe: a shot over a picture, or a drawn scene, made easy now and then."""
-    if library is not None and rng.random() < recipe.shots:
+def _record(recipe: Recipe, rng: np.random.Generator, *, over_pictures: bool) -> Shot | Scene:
+    """What a random clip of a recipe shows: a shot over a picture, or a drawn scene, made easy now and then."""
+    if over_pictures and rng.random() < recipe.shots:
         cameras: tuple[Camera, ...] = ("static",) if recipe.frames == 1 else CAMERAS
         shot = random_shot(rng, with_object=recipe.with_object, cameras=cameras)
-        return shoot(replace(shot, cut=shot.cut and recipe.frames > 1), library, recipe.frames, recipe.size, rng)
+        return replace(shot, cut=shot.cut and recipe.frames > 1)
     scene = random_scene(rng, recipe.motions)
-    scene = replace(scene, size="large", background="plain") if rng.random() < recipe.easy else scene
-    return film_scene(scene, recipe.frames, recipe.size, rng)
+    return replace(scene, size="large", background="plain") if rng.random() < recipe.easy else scene
 
 
-def batch_of(takes: Sequence[Take], recipe: Recipe, rng: np.random.Generator) -> Batch:
+def _film(record: Shot | Scene, recipe: Recipe, rng: np.random.Generator, library: Library | None) -> Take:
+    """A record as a take. Shots need a library."""
+    if isinstance(record, Scene):
+        return film_scene(record, recipe.frames, recipe.size, rng)
+    if library is None:
+        raise ValueError("a shot needs pictures; expected a library")
+    return shoot(record, library, recipe.frames, recipe.size, rng)
+
+
+@cache
+def value_shares(recipe: Recipe, *, over_pictures: bool) -> Mapping[str, tuple[float, ...]]:
+    """How often each value of the uneven attributes is true of a recipe's clips, among those that have one."""
+    rng = np.random.default_rng([11, SHARE_DRAWS])
+    records = [_record(recipe, rng, over_pictures=over_pictures) for _ in range(SHARE_DRAWS)]
+    claims = [shot_claims(r) if isinstance(r, Shot) else scene_claims(r) for r in records]
+    shares = {}
+    for name in UNEVEN:
+        counts = Counter(claim[name] for claim in claims)
+        shares[name] = tuple(max(counts[value], 1) / len(claims) for value in VALUES[name])
+    return shares
+
+
+def batch_of(takes: Sequence[Take], recipe: Recipe, rng: np.random.Generator, *, over_pictures: bool) -> Batch:
     """One batch of given takes, with random wordings."""
     truths = [visible_claims(take.claims, recipe.frames) for take in takes]
     said = [truth for truth in truths if truth][: recipe.captions]
     texts: list[Caption] = [caption(truth, rng) for truth in said]
     choices = [Choice(0, len(texts), both_ways=True)] if texts else []
+    shares = value_shares(recipe, over_pictures=over_pictures)
     for name in _label_sets(recipe, rng):
         start = len(texts)
         texts += label_captions(name, VALUES[name], rng)
-        choices.append(Choice(start, len(texts), weight=WEIGHTS.get(name, 1.0)))
+        choices.append(Choice(start, len(texts), weight=WEIGHTS.get(name, 1.0), shares=shares.get(name, ())))
     return Batch(
         frames_BTHWC=torch.from_numpy(np.stack([take.frames_TCHW for take in takes])).permute(0, 1, 3, 4, 2),
         texts=tuple(c.text for c in texts),
         truth_BK=torch.from_numpy(truth_table(truths, texts)),
         choices=tuple(choices),
         numbers_BG=torch.tensor([take.numbers for take in takes], dtype=torch.float32),
+        cover_BTP=torch.from_numpy(np.stack([take.cover_TP for take in takes])),
     )
 
 

@@ -20,7 +20,7 @@ from xclip_core.captions import label_captions
 from xclip_core.model import XClip
 from xclip_core.pictures import Library
 from xclip_core.reel import shoot
-from xclip_core.scenes import DIRECTIONS, VALUES, Camera, pick
+from xclip_core.scenes import DIRECTIONS, MOTIONS, VALUES, Camera, pick
 from xclip_core.shots import CAMERAS, MIRRORED, REVERSED, Shot, random_shot
 from xclip_core.takes import Take
 from xclip_core.validate import WORDING_SETS, Clips, cosines, encode_clips, label_texts, scores, told_apart, top_1
@@ -44,10 +44,22 @@ def validate_shots(model: XClip, library: Library, *, seed: int, clips: int) -> 
     filmed = [_camera_take(model, library, CAMERAS[b % len(CAMERAS)], rng) for b in range(clips)]
     figures = camera_figures(model, filmed, rng)
     if library.objects:
-        shots = [replace(random_shot(rng, with_object=1.0), motion=pick(rng, DIRECTIONS)) for _ in range(clips)]
-        figures["object directions"] = _accuracy(model, _encoded(model, _films(model, library, shots, rng)), "motion")
-    anything = _encoded(model, _films(model, library, [random_shot(rng) for _ in range(clips)], rng))
+        figures |= _object_figures(model, library, clips, rng)
+    shots = [replace(random_shot(rng), cut=b % 2 == 0) for b in range(clips)]
+    anything = _encoded(model, _films(model, library, shots, rng))
     return figures | {name: _accuracy(model, anything, name) for name in ("cut", "tint", "look", "speed")}
+
+
+def _object_figures(model: XClip, library: Library, clips: int, rng: np.random.Generator) -> dict[str, float]:
+    """What is read of objects in front of pictures: eight directions among all motions, four among four, nearing."""
+    shots = [replace(random_shot(rng, with_object=1.0), motion=pick(rng, MOTIONS)) for _ in range(clips)]
+    seen = _encoded(model, _films(model, library, shots, rng))
+    straight, depth = DIRECTIONS[:4], ("growing", "shrinking")
+    return {
+        "object directions, eight among eleven motions": _accuracy(model, seen.where("motion", DIRECTIONS), "motion"),
+        "object left, right, up or down": told_apart(model, seen, "motion", straight),
+        "object towards or away": told_apart(model, seen, "motion", depth),
+    }
 
 
 def camera_figures(model: XClip, takes: Sequence[Take], rng: np.random.Generator) -> dict[str, float]:

@@ -10,6 +10,7 @@ import pytest
 
 from xclip_core.captions import Caption, caption, label_captions, training_words, truth_table
 from xclip_core.drawing import frame_times, render, render_planes
+from xclip_core.pictures import read_library
 from xclip_core.scenes import (
     COLOURS,
     DIRECTIONS,
@@ -26,7 +27,8 @@ from xclip_core.scenes import (
     place_of,
     random_scene,
 )
-from xclip_core.synthetic import Recipe, batches, visible_claims
+from xclip_core.shots import CAMERAS
+from xclip_core.synthetic import Recipe, batches, value_shares, visible_claims
 from xclip_core.takes import film_scene, filmed, scene_numbers, tint_claim
 from xclip_core.views import cropped_view, whole_view
 from xclip_core.wordings import LABELS, wordings
@@ -230,6 +232,19 @@ def test_batches_are_the_same_for_the_same_seed():
     assert (one.frames_BTHWC == two.frames_BTHWC).all()
     assert (one.truth_BK == two.truth_BK).all()
     assert other.texts != one.texts
+
+
+def test_shares_are_how_often_a_value_is_true():
+    library = read_library(None, held_out=False)
+    recipe = replace(RECIPE, frames=2, size=16, clips=400, shots=0.6, with_object=0.4)
+    shares = value_shares(recipe, over_pictures=True)
+    takes = next(batches(recipe, 3, library))
+    camera = next(c for c in takes.choices if c.shares and c.stop - c.start == len(CAMERAS))
+    counted = takes.truth_BK[:, camera.start : camera.stop].float().mean(dim=0)
+    assert camera.shares == shares["camera"]
+    assert counted.numpy() == pytest.approx(np.array(shares["camera"]), abs=0.08)
+    assert sum(shares["camera"]) == pytest.approx(1.0, abs=1e-9)
+    assert shares["camera"][CAMERAS.index("static")] > 0.6
 
 
 def test_batch_offers_every_motion_and_its_own_captions():

@@ -33,7 +33,7 @@ CONFIG = XClipConfig(
     frames=4,
     image_size=32,
     patch_size=16,
-    embed_dim=64,
+    embed_dim=128,
     vision_width=64,
     vision_layers=1,
     text_width=64,
@@ -166,6 +166,20 @@ def test_choices_are_separate_and_weighted():
     assert choice_loss(logits, batch) == pytest.approx((sure + 3 * math.log(2)) / 4)
 
 
+def test_what_is_common_in_training_is_not_what_is_answered():
+    # Nothing can be seen, and nine clips of ten are of the first text: the best answer is none.
+    truth_BK = torch.tensor([[True, False]] * 9 + [[False, True]])
+    frames = torch.zeros(10, 1, 8, 8, 3, dtype=torch.uint8)
+    choice = Choice(0, 2, shares=(0.9, 0.1))
+    batch = Batch(frames, ("a", "b"), truth_BK, (choice,))
+    logits_BK = torch.zeros(10, 2, requires_grad=True)
+    choice_loss(logits_BK, batch).backward()
+    assert logits_BK.grad.sum(dim=0).abs().max() < 1e-6
+    plain_BK = torch.zeros(10, 2, requires_grad=True)
+    choice_loss(plain_BK, replace(batch, choices=(Choice(0, 2),))).backward()
+    assert plain_BK.grad.sum(dim=0)[0] < -0.3
+
+
 def test_truth_must_fit_the_batch():
     with pytest.raises(ValueError, match="truth has shape"):
         Batch(torch.zeros(2, 1, 1, 1, 3), ("a",), torch.ones(1, 2, dtype=torch.bool), ())
@@ -235,8 +249,8 @@ def test_short_training_learns_a_handful_of_clips(vocabulary, model):
     batch = next(batches(RECIPE, 0))
     settings = TrainSettings(steps=60, lr=1e-3, warmup_steps=5, new_parts_factor=2.0, train_text=True)
     losses = train(model, repeat(batch), lambda b: clip_loss(model, b, vocabulary.tokenise), settings)
-    assert losses[0] > 1.5
-    assert losses[-1] < 0.5
+    assert losses[0] > 1.2  # its cameras all rest, which the shares give away: one of three choices costs nothing
+    assert losses[-1] < 0.3 * losses[0]
     assert not model.training
 
 
