@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -12,6 +13,7 @@ from jobs import console
 
 if TYPE_CHECKING:
     from pipeline.evaluation import Evaluation
+    from pipeline.splits import Summary
     from xclip_core.reproduce import Reproduction
 
 # Views of the paper's protocols: fully supervised, few-shot, zero-shot.
@@ -21,8 +23,10 @@ CONFUSIONS_SHOWN = 10
 
 def evaluate(
     videos: Annotated[
-        Path | None,
-        typer.Argument(metavar="LABELS", help="A .csv, .tsv or .parquet of path,label, a .txt list, or a folder."),
+        list[Path] | None,
+        typer.Argument(
+            metavar="LABELS", help="A .csv, .tsv or .parquet of path,label, a .txt list, or a folder; several splits."
+        ),
     ] = None,
     model: Annotated[
         str, typer.Option(help="An embedded model's name, or a checkpoint file or folder.")
@@ -31,6 +35,7 @@ def evaluate(
     protocol: Annotated[
         Literal["full", "few", "zero"], typer.Option(help="The paper's views: 4x3 for full, 1x1 for few and zero.")
     ] = "zero",
+    draws: Annotated[str | None, typer.Option(help="Random draws x labels, such as 3x160: mean and spread.")] = None,
     labels: Annotated[Path | None, typer.Option(help="A label set with prompts, as `footage tag` takes it.")] = None,
     names: Annotated[Path | None, typer.Option(help="Class names (id,name) of a .txt list.")] = None,
     template: Annotated[str, typer.Option(help="What is said of a label; {} stands for its name.")] = "{}",
@@ -48,9 +53,9 @@ def evaluate(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Score every labelled video with every label: accuracies, confusions, retrieval, calibration, time."""
-    if card == (videos is not None):
+    if card == bool(videos):
         raise typer.BadParameter("expected LABELS, or --card without them")
-    if videos is None:
+    if not videos:
         _check_card(model, pictures, backdrops, as_json=as_json)
         return
     from pipeline import evaluation_report
@@ -58,6 +63,7 @@ def evaluate(
     from pipeline.label_sets import read_labels
     from pipeline.labelled import read_labelled
     from pipeline.multiview import parse_views
+    from pipeline.splits import drawn, offered, parse_draws
 
     settings = EvaluationSettings(
         model=model,
@@ -69,18 +75,52 @@ def evaluate(
     )
     if html is not None:
         evaluation_report.check(html)
-    labelled, label_set = read_labelled(videos, names), read_labels(labels) if labels else None
+    splits, label_set = [read_labelled(each, names) for each in videos], read_labels(labels) if labels else None
+    if draws is not None:
+        splits = [part for each in splits for part in drawn(each, parse_draws(draws, seed))]
+    if html is not None and len(splits) > 1:
+        raise typer.BadParameter("--html is a page of one split; expected one LABELS and no --draws")
     with console.progress_bar(enabled=not as_json) as watch:
-        evaluation = evaluate(labelled, settings, label_set=label_set, watch=watch)
+        sets = [offered(label_set, each) if draws and label_set else label_set for each in splits]
+        evaluations = [
+            evaluate(each, settings, label_set=its_set, watch=watch) for each, its_set in zip(splits, sets, strict=True)
+        ]
     if html is not None:
-        evaluation_report.write(evaluation, videos, html)
+        evaluation_report.write(evaluations[0], videos[0], html)
         console.messages().print(f"report: {html.absolute()}", soft_wrap=True, markup=False)
-    if as_json:
-        console.print_json(evaluation)
-    else:
-        _print(evaluation)
-    if evaluation.failed:
+    _report(evaluations, as_json=as_json)
+    if any(evaluation.failed for evaluation in evaluations):
         raise typer.Exit(console.EXIT_SOME_FAILED)
+
+
+def _report(evaluations: Sequence[Evaluation], *, as_json: bool) -> None:
+    """One evaluation whole, or several as mean and spread."""
+    if len(evaluations) > 1:
+        from pipeline.splits import summary
+
+        found = summary(evaluations)
+        console.print_json(found) if as_json else _print_summary(found)
+    elif as_json:
+        console.print_json(evaluations[0])
+    else:
+        _print(evaluations[0])
+
+
+def _print_summary(found: Summary) -> None:
+    """Every figure as mean and spread, then split by split."""
+    from rich.table import Table
+
+    from pipeline import evaluation_report
+
+    columns = [f"split {number}" for number in range(1, len(found.splits) + 1)]
+    table = Table("", "mean", "spread", *columns, title=f"{len(found.splits)} splits")
+    rows = [dict(evaluation_report.figure_rows(each)) for each in found.splits]
+    means, spreads = (dict(evaluation_report.figure_lines(each)) for each in (found.mean, found.spread))
+    for name, mean in means.items():
+        table.add_row(name, mean, spreads[name], *(row[name] for row in rows))
+    for name in ("videos", "scored", "failed"):
+        table.add_row(name, "", "", *(str(getattr(each, name)) for each in found.splits))
+    console.results().print(table)
 
 
 def _print(evaluation: Evaluation) -> None:

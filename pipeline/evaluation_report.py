@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pipeline import pages
 from pipeline.evaluation import ClassLine, Evaluation
+from pipeline.metrics import Figures
 from schemas.errors import InputError
 
 # A matrix of more labels is no picture any more; those that are confused most stand for the rest.
@@ -39,9 +40,12 @@ class Cell:
 
 def figure_rows(evaluation: Evaluation) -> list[tuple[str, str]]:
     """Names and values of all figures, as people read them: shares in percent."""
-    if evaluation.figures is None:
-        return []
-    values = asdict(evaluation.figures)
+    return [] if evaluation.figures is None else figure_lines(evaluation.figures)
+
+
+def figure_lines(figures: Figures) -> list[tuple[str, str]]:
+    """Names and values of figures, as people read them."""
+    values = asdict(figures)
     return [
         (name, f"{values[key]:g}" if key == "median_rank" else f"{100 * values[key]:.1f} %")
         for key, name in FIGURE_NAMES.items()

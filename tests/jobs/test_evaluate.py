@@ -63,6 +63,22 @@ def test_people_get_a_table_a_report_and_the_failures(
     assert "Confusion matrix" in (tmp_path / "report.html").read_text()
 
 
+def test_several_lists_and_draws_give_mean_and_spread(footage, videos: Path, tiny_weights: Path) -> None:
+    common = ("--model", tiny_weights, "--engine", "local")
+    code, out, _ = footage("evaluate", videos / "sound.csv", videos / "sound.csv", *common, "--json")
+    found = json.loads(out)
+    assert code == 0
+    assert found["mean"] == found["splits"][0]["figures"] == found["splits"][1]["figures"]
+    assert set(found["spread"].values()) == {0.0}
+    code, out, _ = footage("evaluate", videos / "sound.csv", *common, "--draws", "2x2")
+    assert code == 0
+    assert "2 splits" in out
+    assert "spread" in out
+    code, _, err = footage("evaluate", videos / "sound.csv", *common, "--draws", "2x2", "--html", videos / "page.html")
+    assert code == 2
+    assert "one split" in err
+
+
 @pytest.mark.parametrize(("protocol", "views"), [("full", (4, 3)), ("few", (1, 1)), ("zero", (1, 1))])
 def test_the_papers_protocols_set_the_views(protocol, views, footage, videos: Path, tiny_weights: Path) -> None:
     _, out, _ = footage(
