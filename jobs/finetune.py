@@ -24,6 +24,9 @@ def finetune(
     val: Annotated[
         Path | None, typer.Option(help="Labels to choose the best by; a tenth is held out unless given.")
     ] = None,
+    shots: Annotated[
+        int | None, typer.Option(help="Train on so many videos of each label, drawn by seed; all unless given.")
+    ] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the examples.")] = None,
     batch: Annotated[int | None, typer.Option(help="Clips per step, over all workers.")] = None,
     accumulate: Annotated[int, typer.Option(help="In how many parts a worker takes its share of a batch.")] = 1,
@@ -49,6 +52,7 @@ def finetune(
         protocol=protocol,
         frames=frames,
         image_size=image_size,
+        shots=shots,
         epochs=epochs,
         batch=batch,
         accumulate=accumulate,

@@ -32,7 +32,7 @@ NO_LABEL = -1  # of the blank clip that stands in where no video of a micro-batc
 MAX_PROCESSES = 8
 HUNG_S = 600.0  # no micro-batch takes this long to decode
 # Random streams: what is drawn for one purpose must not depend on another.
-ORDER, VIEW, MIX, HOLD_OUT = range(4)
+ORDER, VIEW, MIX, HOLD_OUT, FEW_SHOTS = range(5)
 
 
 class Pick(NamedTuple):

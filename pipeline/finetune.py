@@ -34,7 +34,7 @@ from pipeline.fitting import Notes, Run
 from pipeline.labelled import Example, LabelledVideos, read_labelled
 from pipeline.model_note import model_note
 from pipeline.protocols import FinetuneSettings, schedule_of
-from pipeline.review import Review, Split, hold_out, is_flipped, review
+from pipeline.review import Review, Split, few_shots, hold_out, is_flipped, review
 from pipeline.settings import EngineName
 from pipeline.survey import Progress
 from pipeline.versions import versions
@@ -98,7 +98,7 @@ def prepare(
     validation = read_labelled(val) if val else None
     everything = (*given.examples, *(validation.examples if validation else ()))
     unread = unreadable(everything, settings, watch)
-    split = _split(given, validation, {item.uri for item in unread}, settings.seed)
+    split = _split(given, validation, {item.uri for item in unread}, settings)
     schedule = schedule_of(settings, len(split.train))
     names = tuple(sorted({example.label for example in split.train}))
     twins = indistinct(model, names)  # raises for a label that is too long, before anything is written
@@ -174,11 +174,15 @@ def _list_packets(uris: list[str]) -> list[str]:
     return uris
 
 
-def _split(given: LabelledVideos, validation: LabelledVideos | None, unread: set[str], seed: int) -> Split:
+def _split(
+    given: LabelledVideos, validation: LabelledVideos | None, unread: set[str], settings: FinetuneSettings
+) -> Split:
     """Readable examples to train on and to validate with."""
     train = [example for example in given.examples if sources.to_uri(example.path) not in unread]
+    if settings.shots is not None:
+        train = list(few_shots(train, settings.shots, settings.seed).train)
     if validation is None:
-        return hold_out(train, seed)
+        return Split(tuple(train), ()) if settings.shots is not None else hold_out(train, settings.seed)
     held_out = [example for example in validation.examples if sources.to_uri(example.path) not in unread]
     return Split(tuple(train), tuple(held_out))
 

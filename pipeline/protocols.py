@@ -42,6 +42,7 @@ class FinetuneSettings:
     protocol: ProtocolName = "full"
     frames: int | None = None  # of a clip, and below pixels of a side; other than the model's by resampling its tables
     image_size: int | None = None
+    shots: int | None = None  # videos of each label to train on, drawn by seed; None: all
     epochs: int | None = None
     batch: int | None = None  # clips per optimiser step, over all workers
     accumulate: int = 1  # micro-batches per step and worker
@@ -56,7 +57,13 @@ class FinetuneSettings:
     device: str = "auto"
 
     def __post_init__(self) -> None:
-        counts = {"epochs": self.epochs, "batch": self.batch, "accumulate": self.accumulate, "workers": self.workers}
+        counts = {
+            "shots": self.shots,
+            "epochs": self.epochs,
+            "batch": self.batch,
+            "accumulate": self.accumulate,
+            "workers": self.workers,
+        }
         for name, value in counts.items():
             if value is not None and value < 1:
                 raise InputError(f"--{name} {value}: expected 1 or more")

@@ -10,7 +10,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from pipeline.feed import HOLD_OUT, Unread, generator
+from pipeline.feed import FEW_SHOTS, HOLD_OUT, Unread, generator
 from pipeline.labelled import Example
 from pipeline.protocols import FinetuneSettings, Schedule
 from schemas.errors import InputError
@@ -55,6 +55,25 @@ def hold_out(examples: Sequence[Example], seed: int) -> Split:
         tuple(example for place, example in enumerate(examples) if place not in aside),
         tuple(example for place, example in enumerate(examples) if place in aside),
     )
+
+
+def few_shots(examples: Sequence[Example], shots: int, seed: int) -> Split:
+    """So many of every label's examples, drawn by seed, in the order given; the others take no part.
+
+    The paper's few-shot protocol; its own draws are not published. Raises InputError for a label with fewer.
+    """
+    counts = Counter(example.label for example in examples)
+    short = sorted(label for label, count in counts.items() if count < shots)
+    if short:
+        raise InputError(
+            f"--shots {shots}: {_named(short)} have fewer videos that can be read; label more, or ask less"
+        )
+    rng = generator(FEW_SHOTS, seed)
+    drawn: set[int] = set()
+    for label in sorted(counts):
+        own = [place for place, example in enumerate(examples) if example.label == label]
+        drawn |= {own[number] for number in rng.permutation(len(own))[:shots]}
+    return Split(tuple(example for place, example in enumerate(examples) if place in drawn), ())
 
 
 def directional(labels: Iterable[str]) -> list[str]:

@@ -90,6 +90,13 @@ def test_it_learns_to_tell_the_colours_apart(labelled: Path, settings: FinetuneS
     assert report.top1 == 1.0
 
 
+def test_few_shots_train_on_so_many_of_every_label(labelled: Path, settings: FinetuneSettings, tmp_path: Path) -> None:
+    prepared = prepare(labelled, tmp_path / "out", replace(settings, shots=2))
+    assert sorted(example.label for example in prepared.run.train) == sorted(2 * list(COLOURS))
+    assert prepared.run.held_out == ()
+    assert "nothing is held out" in "\n".join(prepared.review.warnings)
+
+
 def test_the_folder_is_a_model_with_everything_said_about_it(unbroken: Path, tiny_weights: Path) -> None:
     model, before = load(unbroken), load(tiny_weights)
     assert model.config == before.config

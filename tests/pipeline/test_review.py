@@ -11,7 +11,7 @@ import pytest
 from pipeline.feed import Unread
 from pipeline.labelled import Example
 from pipeline.protocols import FinetuneSettings, schedule_of
-from pipeline.review import Split, directional, hold_out, is_flipped, review
+from pipeline.review import Split, directional, few_shots, hold_out, is_flipped, review
 from schemas.errors import InputError
 
 SETTINGS = FinetuneSettings(batch=4)
@@ -23,6 +23,21 @@ def examples(**counts: int) -> tuple[Example, ...]:
 
 def warnings(split: Split, settings: FinetuneSettings = SETTINGS, unread: tuple[Unread, ...] = ()) -> str:
     return "\n".join(review(split, unread, settings, schedule_of(settings, len(split.train))).warnings)
+
+
+def test_few_shots_are_so_many_of_every_label_by_seed():
+    everything = examples(run=9, sit=4)
+    found = few_shots(everything, 3, seed=0)
+    assert Counter(example.label for example in found.train) == {"run": 3, "sit": 3}
+    assert found.held_out == ()
+    assert list(found.train) == [example for example in everything if example in found.train]
+    assert few_shots(everything, 3, seed=0) == found
+    assert any(few_shots(everything, 3, seed=seed) != found for seed in (1, 2, 3))
+
+
+def test_fewer_videos_than_shots_is_an_error():
+    with pytest.raises(InputError, match="'sit' have fewer"):
+        few_shots(examples(run=9, sit=2), 3, seed=0)
 
 
 def test_a_tenth_of_every_label_is_held_out_by_seed() -> None:
