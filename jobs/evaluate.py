@@ -55,15 +55,17 @@ def evaluate(
     """Score every labelled video with every label: accuracies, confusions, retrieval, calibration, time."""
     if card == bool(videos):
         raise typer.BadParameter("expected LABELS, or --card without them")
+    if html is not None and (draws or len(videos or ()) > 1):
+        raise typer.BadParameter("--html is a page of one split; expected one LABELS and no --draws")
     if not videos:
         _check_card(model, pictures, backdrops, as_json=as_json)
         return
     from pipeline import evaluation_report
-    from pipeline.evaluation import EvaluationSettings, evaluate
+    from pipeline.evaluation import EvaluationSettings
     from pipeline.label_sets import read_labels
     from pipeline.labelled import read_labelled
     from pipeline.multiview import parse_views
-    from pipeline.splits import drawn, offered, parse_draws
+    from pipeline.splits import evaluate_splits, parse_draws
 
     settings = EvaluationSettings(
         model=model,
@@ -75,16 +77,10 @@ def evaluate(
     )
     if html is not None:
         evaluation_report.check(html)
-    splits, label_set = [read_labelled(each, names) for each in videos], read_labels(labels) if labels else None
-    if draws is not None:
-        splits = [part for each in splits for part in drawn(each, parse_draws(draws, seed))]
-    if html is not None and len(splits) > 1:
-        raise typer.BadParameter("--html is a page of one split; expected one LABELS and no --draws")
+    lists, label_set = [read_labelled(each, names) for each in videos], read_labels(labels) if labels else None
+    drawing = parse_draws(draws, seed) if draws else None
     with console.progress_bar(enabled=not as_json) as watch:
-        sets = [offered(label_set, each) if draws and label_set else label_set for each in splits]
-        evaluations = [
-            evaluate(each, settings, label_set=its_set, watch=watch) for each, its_set in zip(splits, sets, strict=True)
-        ]
+        evaluations = evaluate_splits(lists, settings, draws=drawing, label_set=label_set, watch=watch)
     if html is not None:
         evaluation_report.write(evaluations[0], videos[0], html)
         console.messages().print(f"report: {html.absolute()}", soft_wrap=True, markup=False)

@@ -8,15 +8,16 @@ videos per label are a matter of luck.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
 
 import numpy as np
 
-from pipeline.evaluation import Evaluation
+from pipeline.evaluation import Evaluation, EvaluationSettings, evaluate
 from pipeline.label_sets import LabelSet
 from pipeline.labelled import LabelledVideos
 from pipeline.metrics import Figures
+from pipeline.survey import Progress
 from schemas.errors import InputError
 
 DRAWS = re.compile(r"(\d+)x(\d+)")
@@ -38,6 +39,24 @@ class Summary:
     splits: tuple[Evaluation, ...]
     mean: Figures
     spread: Figures
+
+
+def evaluate_splits(
+    lists: Sequence[LabelledVideos],
+    settings: EvaluationSettings,
+    *,
+    draws: Draws | None = None,
+    label_set: LabelSet | None = None,
+    watch: Callable[[Progress], None] | None = None,
+) -> tuple[Evaluation, ...]:
+    """Every list evaluated, or every draw of every list; see `evaluation.evaluate`."""
+    if draws is None:
+        return tuple(evaluate(each, settings, label_set=label_set, watch=watch) for each in lists)
+    parts = [part for each in lists for part in drawn(each, draws)]
+    return tuple(
+        evaluate(part, settings, label_set=offered(label_set, part) if label_set else None, watch=watch)
+        for part in parts
+    )
 
 
 def parse_draws(text: str, seed: int) -> Draws:
