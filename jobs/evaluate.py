@@ -33,7 +33,7 @@ def evaluate(
     ] = "footage-tiny",
     views: Annotated[str | None, typer.Option(help="Samples in time x crops, such as 4x3; 1x1 unless given.")] = None,
     protocol: Annotated[
-        Literal["full", "few", "zero"], typer.Option(help="The paper's views: 4x3 for full, 1x1 for few and zero.")
+        Literal["full", "few", "zero"], typer.Option(help="The paper's views: 4x3, 1x1, 1x1.")
     ] = "zero",
     draws: Annotated[str | None, typer.Option(help="Random draws x labels, such as 3x160: mean and spread.")] = None,
     labels: Annotated[Path | None, typer.Option(help="A label set with prompts, as `footage tag` takes it.")] = None,
@@ -85,12 +85,10 @@ def evaluate(
         evaluation_report.write(evaluations[0], videos[0], html)
         console.messages().print(f"report: {html.absolute()}", soft_wrap=True, markup=False)
     _report(evaluations, as_json=as_json)
-    if any(evaluation.failed for evaluation in evaluations):
-        raise typer.Exit(console.EXIT_SOME_FAILED)
 
 
 def _report(evaluations: Sequence[Evaluation], *, as_json: bool) -> None:
-    """One evaluation whole, or several as mean and spread."""
+    """One evaluation whole, or several as mean and spread; ends with 3 where a video failed."""
     if len(evaluations) > 1:
         from pipeline.splits import summary
 
@@ -100,6 +98,8 @@ def _report(evaluations: Sequence[Evaluation], *, as_json: bool) -> None:
         console.print_json(evaluations[0])
     else:
         _print(evaluations[0])
+    if any(evaluation.failed for evaluation in evaluations):
+        raise typer.Exit(console.EXIT_SOME_FAILED)
 
 
 def _print_summary(found: Summary) -> None:
