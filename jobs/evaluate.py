@@ -28,9 +28,7 @@ def evaluate(
             metavar="LABELS", help="A .csv, .tsv or .parquet of path,label, a .txt list, or a folder; several splits."
         ),
     ] = None,
-    model: Annotated[
-        str, typer.Option(help="An embedded model's name, or a checkpoint file or folder.")
-    ] = "footage-tiny",
+    model: Annotated[str, typer.Option(help="A model's name, or a checkpoint file or folder.")] = "footage-tiny",
     views: Annotated[str | None, typer.Option(help="Samples in time x crops, such as 4x3; 1x1 unless given.")] = None,
     protocol: Annotated[
         Literal["full", "few", "zero"], typer.Option(help="The paper's views: 4x3, 1x1, 1x1.")
