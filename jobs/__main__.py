@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from jobs import console
+from jobs.compact import compact
 from jobs.convert import convert
 from jobs.demo import demo
 from jobs.evaluate import evaluate
@@ -40,7 +41,7 @@ def options(
     console.quiet_libraries(debug=debug)
 
 
-for command in (index, search, tag, info, models, convert, finetune, evaluate, demo, pretrain):
+for command in (index, search, tag, info, compact, models, convert, finetune, evaluate, demo, pretrain):
     app.command()(command)
 
 

@@ -93,9 +93,20 @@ def _publish(index: faiss.Index, folder: Path, version: int) -> None:
         if not is_overtaken:
             raise
         return
-    for old in folder.iterdir():
+    _drop_others(target)
+
+
+def _drop_others(target: Path) -> None:
+    """Drops all indexes beside one; a reader that has opened one keeps it."""
+    for old in target.parent.iterdir():
         if old != target:
             shutil.rmtree(old, ignore_errors=True)
+
+
+def refresh(archive: Archive, space: str, width: int) -> None:
+    """Leaves the index of the videos committed now, and no other, drafts of killed processes included."""
+    open_current(archive, space, width)
+    _drop_others(archive.index_folder(space) / str(archive.version("videos")))
 
 
 def open_current(archive: Archive, space: str, width: int) -> VectorIndex:
