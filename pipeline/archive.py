@@ -226,9 +226,11 @@ class Archive:
         """Adds one row to the runs table."""
         write_deltalake(self._path("runs"), pa.Table.from_pylist([dict(row)], schema=tables.RUNS), mode="append")
 
-    def runs(self) -> list[dict[str, Any]]:
-        """All rows of the runs table, oldest first, JSON columns parsed."""
+    def runs(self, *, undone: bool = False) -> list[dict[str, Any]]:
+        """Rows of the runs table, oldest first, JSON columns parsed; those of runs rolled back only if `undone`."""
         rows: list[dict[str, Any]] = self._read("runs").sort_by([("at", "ascending")]).to_pylist()
+        forgotten = set() if undone else {row["run_id"] for row in rows if row["state"] == "rolled_back"}
+        rows = [row for row in rows if row["run_id"] not in forgotten]
         for row in rows:
             for column in ("settings", "versions", "report"):
                 row[column] = json.loads(row[column]) if row[column] else None

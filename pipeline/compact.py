@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 from pipeline import ledger, parts, vectors
 from pipeline.archive import Archive, revision_key
 from pipeline.ledger import TableFile
-from pipeline.serving import serving_run
+from pipeline.runs import serving_run
 from schemas.errors import ArchiveError, InputError, first_line
 
 # Hidden clips that no run took over for so long never will be; until then they stay, whatever the retention.

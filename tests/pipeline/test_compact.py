@@ -18,7 +18,7 @@ from pipeline.compact import CompactSettings, Holding, compact, merges, resumabl
 from pipeline.ledger import TableFile
 from schemas import tables
 from schemas.errors import ArchiveError, InputError
-from tests.pipeline.factories import SPACE, WIDTH, add_video, commit, embedded, log_run, unit_of, video_row
+from tests.pipeline.factories import SPACE, WIDTH, add_video, commit, embedded, flip_a_bit, log_run, unit_of, video_row
 
 COLUMNS = [name for name in tables.CLIPS.names if name != "space"]
 NOW = CompactSettings(retention_days=0)
