@@ -22,6 +22,7 @@ from jobs.models import models
 from jobs.pretrain import pretrain
 from jobs.search import search
 from jobs.tag import tag
+from jobs.verify import verify
 
 app = typer.Typer(
     name="footage",
@@ -41,7 +42,7 @@ def options(
     console.quiet_libraries(debug=debug)
 
 
-for command in (index, search, tag, info, compact, models, convert, finetune, evaluate, demo, pretrain):
+for command in (index, search, tag, info, verify, compact, models, convert, finetune, evaluate, demo, pretrain):
     app.command()(command)
 
 
