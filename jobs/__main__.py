@@ -20,6 +20,7 @@ from jobs.index import index
 from jobs.info import info
 from jobs.models import models
 from jobs.pretrain import pretrain
+from jobs.rollback import rollback
 from jobs.search import search
 from jobs.tag import tag
 from jobs.verify import verify
@@ -42,7 +43,21 @@ def options(
     console.quiet_libraries(debug=debug)
 
 
-for command in (index, search, tag, info, verify, compact, models, convert, finetune, evaluate, demo, pretrain):
+for command in (
+    index,
+    search,
+    tag,
+    info,
+    verify,
+    compact,
+    rollback,
+    models,
+    convert,
+    finetune,
+    evaluate,
+    demo,
+    pretrain,
+):
     app.command()(command)
 
 

@@ -9,8 +9,9 @@ from pipeline.archive import Archive
 from pipeline.compact import CompactSettings, compact
 from pipeline.flows import index
 from pipeline.repair import repair
+from pipeline.rollback import rollback
 from pipeline.verify import verify
-from tests.footage import CLIPS
+from tests.footage import CLIPS, film
 from tests.pipeline.factories import flip_a_bit
 
 COLUMNS = ["start_s", "end_s", "embedding", "context", "thumbnail"]
@@ -55,3 +56,18 @@ def test_compacting_between_runs_changes_no_plan(own_pile: Path, settings_for, t
     second = index(own_pile, tmp_path / "archive", settings_for())
     assert (second.planned, second.unchanged) == (0, first.planned)
     assert verify(tmp_path / "archive").problems == ()
+
+
+def test_a_run_over_spoilt_files_is_rolled_back(own_pile: Path, settings_for, tmp_path: Path) -> None:
+    space = index(own_pile, tmp_path / "archive", settings_for()).space
+    archive = Archive.open(tmp_path / "archive")
+    before = seen(archive, space), archive.current_videos(space)
+    film(own_pile / "sub/up.mp4", "down", "down", colour_seed=9)
+    (own_pile / "left_then_right.mp4").unlink()
+    bad = index(own_pile, archive.folder, settings_for())
+    assert seen(archive, space) != before[0]
+    report = rollback(archive.folder, bad.run_id)
+    assert (report.videos, report.clips_after) == (2, CLIPS)
+    assert (seen(archive, space), archive.current_videos(space)) == before
+    assert verify(archive.folder).problems == ()
+    assert index(own_pile, archive.folder, settings_for()).indexed == 1, "what changed is found again"
