@@ -110,8 +110,7 @@ class Archive:
 
     def shown_revisions(self, space: str) -> pa.Array:
         """The `revision_key` of every revision whose clips can be seen."""
-        videos = self.current_videos(space)
-        return revision_key(videos.filter(pc.is_in(videos["status"], pa.array(SHOWN)))).combine_chunks()
+        return shown_keys(self.current_videos(space))
 
     def last_revisions(self, space: str) -> dict[str, int]:
         """The highest revision that a row names, by video_id."""
@@ -171,9 +170,14 @@ class Archive:
         clips = self._read("clips", needed, space=space)
         return clips.filter(pc.is_in(revision_key(clips), shown)).sort_by("clip_id").select(columns)
 
-    def visible_batches(self, space: str, columns: list[str]) -> Iterator[pa.RecordBatch]:
-        """As `visible_clips`, a few hundred at a time in no order: memory does not grow with the archive."""
-        shown = self.shown_revisions(space)
+    def visible_batches(
+        self, space: str, columns: list[str], shown: pa.Array | None = None
+    ) -> Iterator[pa.RecordBatch]:
+        """As `visible_clips`, a few hundred at a time in no order: memory does not grow with the archive.
+
+        `shown` are the `revision_key`s that can be seen, if that was decided already.
+        """
+        shown = self.shown_revisions(space) if shown is None else shown
         needed = list(dict.fromkeys([*columns, "video_id", "revision"]))
         scan = self._dataset("clips").scanner(
             needed,
@@ -274,6 +278,11 @@ def current_rows(rows: pa.Table) -> pa.Table:
     ids = rows["video_id"].to_numpy(zero_copy_only=False)
     first = np.concatenate([[True], ids[1:] != ids[:-1]]) if len(ids) else np.zeros(0, bool)
     return rows.filter(pa.array(first)).sort_by("uri")
+
+
+def shown_keys(videos: pa.Table) -> pa.Array:
+    """Of current rows, the `revision_key` of those whose clips can be seen."""
+    return revision_key(videos.filter(pc.is_in(videos["status"], pa.array(SHOWN)))).combine_chunks()
 
 
 def revision_key(rows: pa.Table | pa.RecordBatch) -> Any:

@@ -21,7 +21,7 @@ from schemas import tables
 
 # The columns that compress by splitting floats into byte planes (902 bytes per 512-d vector).
 SPLIT_COLUMNS = ["embedding.list.element"]
-REPEATED_COLUMNS = ["unit_id", "video_id"]
+REPEATED_COLUMNS = ["unit_id", "video_id", *("uri", "fingerprint", "codec", "status")]  # the last four: of exports
 ROWS_PER_GROUP = 2048  # with an int8 context of 25 kB a clip, 50 MB: what a merge and a scan hold at a time
 ROWS_PER_BATCH = 512
 
