@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from jobs import console
+from jobs.compact import compact
 from jobs.convert import convert
 from jobs.demo import demo
 from jobs.evaluate import evaluate
@@ -19,8 +20,10 @@ from jobs.index import index
 from jobs.info import info
 from jobs.models import models
 from jobs.pretrain import pretrain
+from jobs.rollback import rollback
 from jobs.search import search
 from jobs.tag import tag
+from jobs.verify import verify
 
 app = typer.Typer(
     name="footage",
@@ -40,7 +43,21 @@ def options(
     console.quiet_libraries(debug=debug)
 
 
-for command in (index, search, tag, info, models, convert, finetune, evaluate, demo, pretrain):
+for command in (
+    index,
+    search,
+    tag,
+    info,
+    verify,
+    compact,
+    rollback,
+    models,
+    convert,
+    finetune,
+    evaluate,
+    demo,
+    pretrain,
+):
     app.command()(command)
 
 

@@ -12,7 +12,7 @@ import json
 import shutil
 import time
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -20,19 +20,16 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from deltalake import DeltaTable, write_deltalake
 from deltalake.exceptions import DeltaError, TableNotFoundError
 from deltalake.transaction import AddAction, RemoveAction
 from pyarrow import fs
 
-from pipeline import plan
+from pipeline import parts, plan
 from schemas import tables
 from schemas.errors import ArchiveError
 from schemas.records import EmbeddedUnit, Part, UnitOutcome, VideoRow
 
-# The part of the Parquet columns that compresses by splitting floats into byte planes (902 bytes per 512-d vector).
-SPLIT_COLUMNS = ["embedding.list.element"]
 SHOWN = ("ok", "partial")
 
 
@@ -109,12 +106,26 @@ class Archive:
 
     def current_videos(self, space: str) -> pa.Table:
         """The current row of every video ever seen in a space, in uri order; columns as in `tables.VIDEOS`."""
-        rows = self._read("videos", space=space)
-        order = [("video_id", "ascending"), ("revision", "descending"), ("indexed_at", "descending")]
-        rows = rows.sort_by(order)
-        ids = rows["video_id"].to_numpy(zero_copy_only=False)
-        first = np.concatenate([[True], ids[1:] != ids[:-1]]) if len(ids) else np.zeros(0, bool)
-        return rows.filter(pa.array(first)).sort_by("uri")
+        return current_rows(self._read("videos", space=space))
+
+    def shown_revisions(self, space: str) -> pa.Array:
+        """The `revision_key` of every revision whose clips can be seen."""
+        return shown_keys(self.current_videos(space))
+
+    def last_revisions(self, space: str) -> dict[str, int]:
+        """The highest revision that a row names, by video_id."""
+        rows = self._read("videos", ["video_id", "revision"], space=space)
+        highest = rows.group_by("video_id").aggregate([("revision", "max")])
+        return dict(zip(highest["video_id"].to_pylist(), highest["revision_max"].to_pylist(), strict=True))
+
+    def spaces(self) -> list[str]:
+        """Every space that a video or a clip belongs to."""
+        partitions = self._table("clips").partitions()
+        return sorted({*self._read("videos", ["space"])["space"].to_pylist(), *(p["space"] for p in partitions)})
+
+    def widths(self) -> dict[str, int]:
+        """How wide the vectors of each space are, as the runs that made them wrote down."""
+        return {run["space"]: run["settings"]["space"]["model"]["embed_dim"] for run in self.runs()}
 
     def known_videos(self, space: str) -> dict[str, VideoRow]:
         """The current rows by uri."""
@@ -154,11 +165,29 @@ class Archive:
     def visible_clips(self, space: str, columns: list[str]) -> pa.Table:
         """Committed clips of the current revisions in a space, in clip_id order, with the columns asked for."""
         # Read before the clips: a video that becomes visible in between is missed whole, never shown in part.
-        videos = self.current_videos(space)
-        videos = videos.filter(pc.is_in(videos["status"], pa.array(SHOWN)))
+        shown = self.shown_revisions(space)
         needed = list(dict.fromkeys([*columns, "clip_id", "video_id", "revision"]))
         clips = self._read("clips", needed, space=space)
-        return clips.filter(pc.is_in(_revision_key(clips), _revision_key(videos))).sort_by("clip_id").select(columns)
+        return clips.filter(pc.is_in(revision_key(clips), shown)).sort_by("clip_id").select(columns)
+
+    def visible_batches(
+        self, space: str, columns: list[str], shown: pa.Array | None = None
+    ) -> Iterator[pa.RecordBatch]:
+        """As `visible_clips`, a few hundred at a time in no order: memory does not grow with the archive.
+
+        `shown` are the `revision_key`s that can be seen, if that was decided already.
+        """
+        shown = self.shown_revisions(space) if shown is None else shown
+        needed = list(dict.fromkeys([*columns, "video_id", "revision"]))
+        scan = self._dataset("clips").scanner(
+            needed,
+            filter=pc.field("space") == space,
+            batch_size=parts.ROWS_PER_BATCH,
+            batch_readahead=1,
+            fragment_readahead=1,
+        )
+        for batch in scan.to_batches():
+            yield batch.filter(pc.is_in(revision_key(batch), value_set=shown)).select(columns)
 
     def clips_by_id(self, space: str, clip_ids: list[str], columns: list[str]) -> dict[str, dict[str, Any]]:
         """Rows of the named clips, by clip_id."""
@@ -173,7 +202,7 @@ class Archive:
         clips = self._read("clips", columns, space=space)
         videos = self._read("videos", ["video_id", "revision"], space=space)
         # A revision that any row ever named, shown or superseded, belongs to a finished run and is nothing to resume.
-        hidden = clips.filter(pc.invert(pc.is_in(_revision_key(clips), _revision_key(videos))))
+        hidden = clips.filter(pc.invert(pc.is_in(revision_key(clips), revision_key(videos))))
         outcomes: dict[str, UnitOutcome] = {}
         revisions: dict[str, int] = {}
         for (unit_id, video_id, revision), rows in _grouped(hidden):
@@ -201,9 +230,11 @@ class Archive:
         """Adds one row to the runs table."""
         write_deltalake(self._path("runs"), pa.Table.from_pylist([dict(row)], schema=tables.RUNS), mode="append")
 
-    def runs(self) -> list[dict[str, Any]]:
-        """All rows of the runs table, oldest first, JSON columns parsed."""
+    def runs(self, *, undone: bool = False) -> list[dict[str, Any]]:
+        """Rows of the runs table, oldest first, JSON columns parsed; those of runs rolled back only if `undone`."""
         rows: list[dict[str, Any]] = self._read("runs").sort_by([("at", "ascending")]).to_pylist()
+        forgotten = set() if undone else {row["run_id"] for row in rows if row["state"] == "rolled_back"}
+        rows = [row for row in rows if row["run_id"] not in forgotten]
         for row in rows:
             for column in ("settings", "versions", "report"):
                 row[column] = json.loads(row[column]) if row[column] else None
@@ -241,7 +272,20 @@ def _is_table(entry: Path) -> bool:
     return entry.name in tables.TABLES and DeltaTable.is_deltatable(str(entry))
 
 
-def _revision_key(rows: pa.Table) -> pa.ChunkedArray:
+def current_rows(rows: pa.Table) -> pa.Table:
+    """Of the rows of one space's videos, the current one of each, in uri order."""
+    rows = rows.sort_by([("video_id", "ascending"), ("revision", "descending"), ("indexed_at", "descending")])
+    ids = rows["video_id"].to_numpy(zero_copy_only=False)
+    first = np.concatenate([[True], ids[1:] != ids[:-1]]) if len(ids) else np.zeros(0, bool)
+    return rows.filter(pa.array(first)).sort_by("uri")
+
+
+def shown_keys(videos: pa.Table) -> pa.Array:
+    """Of current rows, the `revision_key` of those whose clips can be seen."""
+    return revision_key(videos.filter(pc.is_in(videos["status"], pa.array(SHOWN)))).combine_chunks()
+
+
+def revision_key(rows: pa.Table | pa.RecordBatch) -> Any:
     """One text per row that is equal for equal (video_id, revision)."""
     return pc.binary_join_element_wise(rows["video_id"], pc.cast(rows["revision"], pa.string()), ":")
 
@@ -275,8 +319,7 @@ def _clip_table(units: list[EmbeddedUnit]) -> pa.Table:
             unit.windows, unit.embedding_NE, unit.contexts, unit.thumbnails, unit.intact_samples, strict=True
         )
     ]
-    schema = pa.schema([field for field in tables.CLIPS if field.name != "space"])
-    return pa.Table.from_pylist(rows, schema=schema)
+    return pa.Table.from_pylist(rows, schema=parts.file_schema("clips"))
 
 
 def write_part(units: list[EmbeddedUnit], folder: str | Path) -> list[Part]:
@@ -286,13 +329,7 @@ def write_part(units: list[EmbeddedUnit], folder: str | Path) -> list[Part]:
     file = Path(folder, "clips", path)
     file.parent.mkdir(parents=True, exist_ok=True)
     table = _clip_table(units)
-    pq.write_table(
-        table,
-        file,
-        compression="zstd",
-        use_dictionary=["unit_id", "video_id"],
-        column_encoding=dict.fromkeys(SPLIT_COLUMNS, "BYTE_STREAM_SPLIT"),
-    )
+    parts.write_batches(file, table.schema, table.to_batches())
     outcomes = tuple(
         UnitOutcome(
             unit.unit.unit_id,

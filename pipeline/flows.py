@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pipeline import decode, engine, plan, revisions, sources, vectors
+from pipeline import decode, engine, ledger, plan, revisions, sources, vectors
 from pipeline.archive import Archive, write_part
 from pipeline.embed import CLIPS_PER_PASS, Embed, device_named
 from pipeline.engine import Stage
@@ -272,14 +272,15 @@ def _reported(failures: Iterable[Failed]) -> tuple[Failure, ...]:
 
 
 def _log(job: Job, state: str, report: IndexReport | None) -> None:
-    """Writes the run down, with everything that decides numbers."""
+    """Writes the run down, with everything that decides numbers, and the versions to which it can be undone."""
+    settings = {"index": asdict(job.settings), "space": asdict(job.space), "tables": ledger.versions(job.archive)}
     job.archive.log_run(
         {
             "run_id": job.run_id,
             "state": state,
             "space": job.space.id,
             "at": datetime.now(UTC),
-            "settings": json.dumps({"index": asdict(job.settings), "space": asdict(job.space)}),
+            "settings": json.dumps(settings),
             "versions": json.dumps(versions()),
             "report": json.dumps(asdict(report)) if report else None,
         }

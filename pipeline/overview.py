@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.archive import SHOWN, Archive
-from pipeline.serving import serving_run
+from pipeline.runs import serving_run
 
 RUNS_SHOWN = 5
 
@@ -67,7 +67,7 @@ def overview(folder: str | Path) -> Overview:
 
 def _last_runs(archive: Archive) -> tuple[RunLine, ...]:
     """The newest runs, newest first; a finished one shows its last row."""
-    rows = {row["run_id"]: row for row in archive.runs()}
+    rows = {row["run_id"]: row for row in archive.runs(undone=True)}
     newest = sorted(rows.values(), key=lambda row: row["at"], reverse=True)[:RUNS_SHOWN]
     return tuple(_run_line(row) for row in newest)
 

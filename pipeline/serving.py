@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.archive import Archive
-from schemas.errors import ArchiveError, SpaceMismatch
+from pipeline.runs import serving_run
+from schemas.errors import SpaceMismatch
 from xclip_core import Encoder, load_encoder
 
 
@@ -24,17 +25,6 @@ class OpenSpace:
     def notes(self) -> tuple[str, ...]:
         """What a user must know of the model."""
         return self.model.provenance.notes if self.model.provenance else ()
-
-
-def serving_run(archive: Archive) -> dict[str, Any]:
-    """The run whose space serves: the last that finished, or, before any has, the last that started."""
-    runs = archive.runs()
-    finished = [run for run in runs if run["state"] == "finished"]
-    if not runs:
-        raise ArchiveError(
-            f"nothing has been indexed into {archive.folder}; run: footage index VIDEOS {archive.folder}"
-        )
-    return (finished or runs)[-1]
 
 
 def open_space(folder: str | Path, model_source: str | None = None) -> OpenSpace:

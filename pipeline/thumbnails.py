@@ -23,3 +23,13 @@ def to_webp(picture_HWC: NDArray[np.uint8]) -> bytes:
     stream = BytesIO()
     Image.fromarray(picture_HWC).save(stream, format="WEBP", quality=QUALITY, method=2)
     return stream.getvalue()
+
+
+def decodes(content: bytes) -> bool:
+    """Whether bytes are a picture down to the last pixel."""
+    try:
+        with Image.open(BytesIO(content), formats=["WEBP"]) as picture:
+            picture.load()
+    except (OSError, SyntaxError, ValueError):  # what Pillow raises for damage depends on where it is
+        return False
+    return True

@@ -21,7 +21,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from pipeline.archive import Archive
-from schemas.errors import ArchiveError
+from schemas.errors import ArchiveError, first_line
 
 INDEX_FILE = "index.faiss"
 MANIFEST = "manifest.json"
@@ -93,9 +93,42 @@ def _publish(index: faiss.Index, folder: Path, version: int) -> None:
         if not is_overtaken:
             raise
         return
-    for old in folder.iterdir():
+    _drop_others(target)
+
+
+def _drop_others(target: Path) -> None:
+    """Drops all indexes beside one; a reader that has opened one keeps it."""
+    for old in target.parent.iterdir():
         if old != target:
             shutil.rmtree(old, ignore_errors=True)
+
+
+def check(archive: Archive, space: str, clip_ids: list[str] | None) -> str | None:
+    """What is wrong with the index of the videos committed now; None if nothing is, or if there is none to be wrong.
+
+    `clip_ids` are the clips that it should hold, or None where that is not known.
+    """
+    version = archive.version("videos")
+    folder = archive.index_folder(space) / str(version)
+    if not folder.is_dir():
+        return None
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text())
+        index = faiss.read_index(str(folder / INDEX_FILE))
+    except (OSError, ValueError, RuntimeError) as error:
+        return f"the index of version {version} cannot be read: {first_line(error)}"
+    if manifest.get("videos_version") != version:
+        return f"the index of version {version} says that it is of version {manifest.get('videos_version')}"
+    held = faiss.vector_to_array(getattr(index, "id_map"))  # noqa: B009  # only some kinds of index have one
+    if clip_ids is not None and not np.array_equal(np.sort(held), np.sort(to_faiss_ids(clip_ids))):
+        return f"the index of version {version} holds {index.ntotal} clips that are not the {len(clip_ids)} seen"
+    return None
+
+
+def refresh(archive: Archive, space: str, width: int) -> None:
+    """Leaves the index of the videos committed now, and no other, drafts of killed processes included."""
+    open_current(archive, space, width)
+    _drop_others(archive.index_folder(space) / str(archive.version("videos")))
 
 
 def open_current(archive: Archive, space: str, width: int) -> VectorIndex:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from io import BytesIO
@@ -10,6 +11,7 @@ from typing import Any
 from zlib import crc32
 
 import numpy as np
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -130,3 +132,28 @@ def add_video(archive: Archive, path: str | Path = "/videos/a.mp4", clips: int =
     row = video_row(str(path), clip_count=clips, **changes)
     commit(archive, [embedded(unit_of(row, clips), unit_vectors(clips, seed=crc32(row.uri.encode())))], [row])
     return row
+
+
+def log_run(archive: Archive, run_id: str = "run", state: str = "finished", **settings: Any) -> None:
+    """A row of the runs table, with the settings that readers of archives look at."""
+    space = {"model": {"embed_dim": WIDTH}}
+    archive.log_run(
+        {
+            "run_id": run_id,
+            "state": state,
+            "space": SPACE,
+            "at": datetime.now(UTC),
+            "settings": json.dumps({"index": {"model": "m"}, "space": space, **settings}),
+            "versions": "{}",
+            "report": None,
+        }
+    )
+
+
+def flip_a_bit(file: Path, column: str = "embedding.list.element") -> None:
+    """Damages one value of a Parquet file as a bad disk would: size and all else stay."""
+    group = pq.ParquetFile(file).metadata.row_group(0)
+    (chunk,) = [c for c in map(group.column, range(group.num_columns)) if c.path_in_schema == column]
+    content = bytearray(file.read_bytes())
+    content[chunk.data_page_offset + chunk.total_compressed_size - 1] ^= 1  # a page's data end where it ends
+    file.write_bytes(content)

@@ -1,0 +1,71 @@
+"""Mends what `pipeline/verify.py` found, as far as an archive can be mended without its video files.
+
+Damaged files leave the log, videos that lost clips count as failed so that the next index run makes them again, and
+indexes are built anew. What is sound stays visible throughout. Files stay on the disk until `compact` deletes them.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable
+from dataclasses import replace
+from datetime import UTC, datetime
+
+from pipeline import ledger, vectors
+from pipeline.archive import Archive
+from pipeline.verify import Problem
+from schemas import tables
+from schemas.records import VideoRow
+
+FILE_KINDS = ("file_missing", "file_size", "file_damaged")
+VIDEO_KINDS = ("clip_count", "doubled", "vector", "thumbnail")
+ERROR_KIND = "lost_in_archive"
+
+
+def repair(archive: Archive, problems: Iterable[Problem]) -> tuple[Problem, ...]:
+    """Takes out what is broken; returns the problems that it could do nothing about."""
+    problems = tuple(problems)
+    broken = {problem.subject for problem in problems if problem.kind in FILE_KINDS}
+    for name in tables.TABLES:
+        _drop_files(archive, name, broken)
+    _fail_videos(archive, [problem for problem in problems if problem.kind in VIDEO_KINDS])
+    if broken or any(problem.kind in ("index", *VIDEO_KINDS) for problem in problems):
+        shutil.rmtree(archive.folder / "indexes", ignore_errors=True)
+        widths = archive.widths()
+        for space in set(archive.spaces()) & set(widths):
+            vectors.build(archive, space, widths[space])
+    return tuple(problem for problem in problems if problem.kind not in (*FILE_KINDS, *VIDEO_KINDS, "index"))
+
+
+def _drop_files(archive: Archive, name: str, broken: set[str]) -> None:
+    """Takes damaged files of a table out of its log."""
+    if not any(subject.startswith(f"{name}/") for subject in broken):
+        return
+    ledger.replace(archive, name, [f for f in ledger.files(archive, name) if f"{name}/{f.path}" in broken], [])
+
+
+def _fail_videos(archive: Archive, problems: Iterable[Problem]) -> None:
+    """Commits a row for each video that lost clips: failed, not for good, and never tried."""
+    wrong = {(problem.space or "", problem.video_id): problem for problem in problems}
+    known = {
+        (space, row["video_id"]): VideoRow(**row)
+        for space in {space for space, _ in wrong}
+        for row in archive.current_videos(space).to_pylist()
+    }
+    archive.commit_videos(_failed(known[key], problem) for key, problem in wrong.items())
+
+
+def _failed(row: VideoRow, problem: Problem) -> VideoRow:
+    """The row of a video whose clips cannot be used any more."""
+    return replace(
+        row,
+        clip_count=0,
+        decoded_fraction=0.0,
+        status="failed",
+        error_kind=ERROR_KIND,
+        error=problem.what,
+        stage="archive",
+        permanent=False,
+        attempts=0,
+        indexed_at=datetime.now(UTC),
+    )

@@ -1,0 +1,335 @@
+"""Compacting: what can be seen stays the same to the bit, whoever reads, writes or dies meanwhile."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline import ledger, vectors
+from pipeline.archive import Archive, write_part
+from pipeline.compact import CompactSettings, Holding, compact, merges, resumable
+from pipeline.ledger import TableFile
+from schemas import tables
+from schemas.errors import ArchiveError, InputError
+from tests.pipeline.factories import SPACE, WIDTH, add_video, commit, embedded, flip_a_bit, log_run, unit_of, video_row
+
+COLUMNS = [name for name in tables.CLIPS.names if name != "space"]
+NOW = CompactSettings(retention_days=0)
+
+
+def tag_row(clip_id: str) -> dict:
+    return {"clip_id": clip_id, "space": SPACE, "label_set": "set", "label": "run", "rank": 1}
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> Archive:
+    """Eight videos in small files: six shown, one of them in its second revision, one gone, one half committed."""
+    archive = Archive.create(tmp_path / "archive")
+    log_run(archive)
+    rows = [add_video(archive, f"/videos/{number}.mp4", clips=number + 1) for number in range(7)]
+    changed = replace(rows[0], revision=2, clip_count=3)
+    commit(archive, [embedded(unit_of(changed, 3))], [changed])
+    archive.commit_videos([replace(rows[1], revision=2, status="gone", clip_count=0)])
+    commit(archive, [embedded(unit_of(video_row("/videos/half.mp4"), 2))])
+    archive.replace_tags([tag_row(row["clip_id"]) for row in seen(archive).to_pylist()], SPACE, "set")
+    archive.replace_tags([{**tag_row("0" * 16), "label_set": "of clips long gone"}], SPACE, "of clips long gone")
+    vectors.build(archive, SPACE, WIDTH)
+    return archive
+
+
+def seen(archive: Archive) -> pa.Table:
+    return archive.visible_clips(SPACE, COLUMNS)
+
+
+def paths(archive: Archive, name: str = "clips") -> set[str]:
+    return {file.path for file in ledger.files(archive, name)}
+
+
+def on_disk(archive: Archive, name: str = "clips") -> set[str]:
+    folder = archive.folder / name
+    return {str(file.relative_to(folder)) for file in folder.rglob("*.parquet") if "_delta_log" not in str(file)}
+
+
+# --- what stays and what goes
+
+
+def test_what_can_be_seen_is_the_same_to_the_bit_and_all_else_is_gone(archive: Archive) -> None:
+    before, tags = seen(archive), archive.tags(SPACE)
+    report = compact(archive.folder, NOW)
+    assert seen(archive).equals(before)
+    assert before.num_rows == 3 + 3 + 4 + 5 + 6 + 7
+    assert report.tables["clips"].rows_dropped == 1 + 2, "the first revision of one video, and one that is gone"
+    assert report.tables["clips"].files_after == len(paths(archive)) == 1
+    assert report.resumable_clips == 2
+    assert report.tables["tags"].rows_dropped == 1
+    assert archive.tags(SPACE).num_rows == tags.num_rows - 1 == before.num_rows
+    for name in tables.TABLES:
+        assert on_disk(archive, name) == paths(archive, name), "no file is left that no commit names"
+    assert report.deleted_bytes > 0
+
+
+def test_rows_of_videos_and_runs_all_stay(archive: Archive) -> None:
+    videos, runs = archive.current_videos(SPACE), archive.runs()
+    report = compact(archive.folder, NOW)
+    assert archive.current_videos(SPACE).equals(videos)
+    assert archive.runs() == runs
+    assert report.tables["videos"].rows_dropped == 0
+    assert report.tables["videos"].files_before > report.tables["videos"].files_after == 1
+
+
+def test_a_second_time_there_is_nothing_to_do_and_no_new_version(archive: Archive) -> None:
+    compact(archive.folder, NOW)
+    versions = ledger.versions(archive)
+    report = compact(archive.folder, NOW)
+    assert ledger.versions(archive) == versions
+    assert report.deleted_files == 0
+    assert all(change.files_before == change.files_after for change in report.tables.values())
+
+
+def test_a_dry_run_says_the_same_and_changes_nothing(archive: Archive) -> None:
+    versions, files = ledger.versions(archive), on_disk(archive)
+    planned = compact(archive.folder, CompactSettings(retention_days=0, dry_run=True))
+    assert (ledger.versions(archive), on_disk(archive)) == (versions, files)
+    done = compact(archive.folder, NOW)
+    for name, change in planned.tables.items():
+        assert change == replace(done.tables[name], bytes_after=None)
+    assert planned.resumable_clips == done.resumable_clips
+
+
+def test_merged_files_are_encoded_like_parts_with_checksums(archive: Archive) -> None:
+    compact(archive.folder, NOW)
+    (path,) = paths(archive)
+    file = pq.ParquetFile(archive.folder / "clips" / path)
+    columns = [file.metadata.row_group(0).column(number) for number in range(file.metadata.num_columns)]
+    (vectors_column,) = [column for column in columns if column.path_in_schema == "embedding.list.element"]
+    assert "BYTE_STREAM_SPLIT" in vectors_column.encodings
+    assert {column.compression for column in columns} == {"ZSTD"}
+    assert path.startswith(f"space={SPACE}/")
+
+
+def test_what_an_interrupted_run_left_can_still_be_taken_over(archive: Archive) -> None:
+    pending = archive.pending_units(SPACE)
+    assert len(pending[0]) == 1
+    compact(archive.folder, NOW)
+    assert archive.pending_units(SPACE) == pending
+
+
+@pytest.mark.parametrize(
+    ("hidden", "last", "expected"),
+    [
+        pytest.param([("a", 1, 5)], {}, {("a", 1): 4}, id="a video that no row names"),
+        pytest.param([("a", 2, 5)], {"a": 1}, {("a", 2): 4}, id="the next revision of one that is shown"),
+        pytest.param([("a", 1, 5)], {"a": 1}, {}, id="a revision whose row says failed or gone"),
+        pytest.param([("a", 1, 5)], {"a": 2}, {}, id="superseded"),
+        pytest.param([("a", 2, 5), ("a", 3, 5)], {"a": 1}, {("a", 3): 4}, id="only the highest is asked for"),
+        pytest.param([("a", 1, 5), ("a", 1, 0)], {}, {("a", 1): 8}, id="as young as its youngest file"),
+        pytest.param([("a", 1, 0)], {}, {}, id="nobody took it over in time"),
+    ],
+)
+def test_which_hidden_revisions_can_be_resumed(hidden: list, last: dict, expected: dict) -> None:
+    holdings = [Holding(TableFile(str(n), 1, 4, modified, {}), (v, r), 4) for n, (v, r, modified) in enumerate(hidden)]
+    assert resumable(holdings, last, cutoff_ms=1) == expected
+
+
+@pytest.mark.parametrize(
+    ("sizes", "hidden", "expected"),
+    [
+        pytest.param([10, 10, 10], {}, [[0, 1, 2]], id="small ones come together"),
+        pytest.param([40, 40, 40], {}, [[0, 1]], id="up to the target; a small one left over stays"),
+        pytest.param([50, 99, 200], {}, [], id="large ones stay"),
+        pytest.param([200], {0: 1}, [[0]], id="unless rows go"),
+        pytest.param([10], {}, [], id="one alone stays"),
+        pytest.param([], {}, [], id="nothing"),
+    ],
+)
+def test_which_files_become_one(sizes: list[int], hidden: dict, expected: list) -> None:
+    files = [TableFile(str(number), size, 9, number, {"space": "s"}) for number, size in enumerate(sizes)]
+    found = merges(files, {str(number): count for number, count in hidden.items()}, 100)
+    assert [[int(file.path) for file in group] for group in found] == expected
+
+
+def test_files_of_two_spaces_never_meet(archive: Archive) -> None:
+    for number in range(3):
+        add_video(archive, f"/videos/{number}.mp4", space="other")
+    before = seen(archive), archive.visible_clips("other", COLUMNS)
+    compact(archive.folder, NOW)
+    assert sorted(path.split("/")[0] for path in paths(archive)) == sorted([f"space={SPACE}", "space=other"])
+    assert seen(archive).equals(before[0])
+    assert archive.visible_clips("other", COLUMNS).equals(before[1])
+
+
+def test_a_space_can_be_dropped_but_not_the_one_that_answers(archive: Archive) -> None:
+    add_video(archive, "/videos/0.mp4", space="other")
+    before = seen(archive)
+    (archive.index_folder("other") / "1").mkdir(parents=True)
+    compact(archive.folder, CompactSettings(retention_days=0, drop_spaces=("other",)))
+    assert archive.spaces() == [SPACE]
+    assert seen(archive).equals(before)
+    assert not archive.index_folder("other").exists()
+    assert not any("space=other" in path for path in on_disk(archive))
+    with pytest.raises(InputError, match="is the one that answers; index into another before dropping it"):
+        compact(archive.folder, CompactSettings(drop_spaces=(SPACE,)))
+    with pytest.raises(InputError, match=f"there is no space 'third' in .*; it has {SPACE}"):
+        compact(archive.folder, CompactSettings(drop_spaces=("third",)))
+
+
+@pytest.mark.parametrize("changes", [{"target_mb": 0}, {"retention_days": -1}, {"retention_days": float("inf")}])
+def test_settings_that_cannot_be_are_refused(changes: dict) -> None:
+    with pytest.raises(InputError, match="expected more than 0 MB, and 0 days or more"):
+        CompactSettings(**changes)
+
+
+# --- files nobody needs
+
+
+def test_within_the_retention_nothing_is_deleted(archive: Archive) -> None:
+    stray = archive.folder / "clips" / f"space={SPACE}" / "part-stray.parquet"
+    stray.write_bytes(b"about to be committed")
+    files = on_disk(archive)
+    report = compact(archive.folder, CompactSettings(retention_days=1))
+    assert report.deleted_files == 0
+    assert files < on_disk(archive)
+
+
+def test_parts_and_folders_of_dead_runs_go(archive: Archive) -> None:
+    compact(archive.folder, NOW)
+    (part,) = write_part([embedded(unit_of(video_row("/videos/new.mp4")))], archive.folder)
+    scratch = archive.scratch("dead")
+    (scratch / "plan.parquet").write_bytes(b"0123456789")
+    draft = archive.index_folder(SPACE) / ".draft-0123"
+    draft.mkdir()
+    report = compact(archive.folder, NOW)
+    assert (report.deleted_files, report.deleted_bytes) == (2, part.size_bytes + 10)
+    assert on_disk(archive) == paths(archive)
+    assert not scratch.exists()
+    assert not draft.exists()
+
+
+def test_the_index_belongs_to_the_new_version_and_is_the_only_one(archive: Archive) -> None:
+    compact(archive.folder, NOW)
+    (folder,) = archive.index_folder(SPACE).iterdir()
+    assert folder.name == str(archive.version("videos"))
+    assert vectors.open_current(archive, SPACE, WIDTH).count == seen(archive).num_rows
+
+
+# --- others at work
+
+
+def test_a_reader_keeps_the_snapshot_it_opened(archive: Archive) -> None:
+    opened = archive._dataset("clips")
+    before = opened.count_rows()
+    compact(archive.folder, CompactSettings())
+    assert opened.to_table().num_rows == before > archive._dataset("clips").count_rows()
+
+
+def test_an_indexer_at_work_is_not_disturbed(archive: Archive) -> None:
+    """At every step of compacting, a run commits the clips of one video and the row of the one before."""
+    steps: list[str] = []
+    waiting: list = []
+
+    def work(step: str) -> None:
+        steps.append(step)
+        rows = [waiting.pop()] if waiting else []
+        row = video_row(f"/videos/at-work-{len(steps)}.mp4")
+        commit(archive, [embedded(unit_of(row))])
+        archive.commit_videos(rows)
+        waiting.append(row)
+
+    before = seen(archive)
+    compact(archive.folder, CompactSettings(), watch=work)
+    archive.commit_videos(waiting)
+    after = seen(archive)
+    assert {"write clips", "commit clips", "commit videos", "vacuum clips"} <= set(steps)
+    assert after.num_rows == before.num_rows + 2 * len(steps)
+    assert set(before["clip_id"].to_pylist()) <= set(after["clip_id"].to_pylist())
+    assert len(set(after["clip_id"].to_pylist())) == after.num_rows
+
+
+def test_a_video_that_appears_meanwhile_keeps_its_clips_and_tags(archive: Archive) -> None:
+    """The half committed video is finished and tagged between the look at the tables and the rewriting."""
+    row = video_row("/videos/half.mp4")
+
+    def finish(step: str) -> None:
+        if step == "write videos":
+            archive.commit_videos([row])
+            ids = [clip["clip_id"] for clip in seen(archive).to_pylist()]
+            archive.replace_tags([tag_row(clip_id) for clip_id in ids], SPACE, "set")
+
+    count = seen(archive).num_rows
+    with pytest.raises(ArchiveError, match="another process changed the table 'tags' meanwhile"):
+        compact(archive.folder, NOW, watch=finish)
+    assert seen(archive).num_rows == count + row.clip_count
+    assert archive.tags(SPACE).num_rows == count + row.clip_count + 1
+
+
+def test_two_at_once_end_with_one_of_them_refused(archive: Archive) -> None:
+    before = seen(archive)
+
+    def other(step: str) -> None:
+        if step == "commit clips":
+            compact(archive.folder, CompactSettings())
+
+    with pytest.raises(ArchiveError, match="another process changed the table 'clips' meanwhile"):
+        compact(archive.folder, CompactSettings(), watch=other)
+    assert seen(archive).equals(before)
+    compact(archive.folder, NOW)
+    assert seen(archive).equals(before)
+    assert on_disk(archive) == paths(archive)
+
+
+# --- death
+
+
+class Stop(Exception):
+    """A process that ends here."""
+
+
+@pytest.mark.parametrize(
+    "step", ["write clips", "checkpoint clips", "commit videos", "commit tags", "vacuum videos", f"index {SPACE}"]
+)
+def test_stopped_before_any_step_it_loses_nothing_and_the_next_time_completes(step: str, archive: Archive) -> None:
+    before = seen(archive)
+
+    def stop(reached: str) -> None:
+        if reached == step:
+            raise Stop
+
+    with pytest.raises(Stop):
+        compact(archive.folder, NOW, watch=stop)
+    assert seen(archive).equals(before)
+    compact(archive.folder, NOW)
+    assert seen(archive).equals(before)
+    assert on_disk(archive) == paths(archive)
+    assert len(archive.pending_units(SPACE)[0]) == 1
+
+
+@pytest.mark.parametrize("step", ["commit clips", "vacuum clips"])
+def test_killed_it_loses_nothing(step: str, archive: Archive) -> None:
+    before = seen(archive)
+    code = (
+        "import os, signal, sys; from pipeline.compact import *\n"
+        f"die = lambda step: os.kill(os.getpid(), signal.SIGKILL) if step == {step!r} else None\n"
+        "compact(sys.argv[1], CompactSettings(retention_days=0), watch=die)"
+    )
+    run = subprocess.run([sys.executable, "-c", code, str(archive.folder)], capture_output=True)
+    assert run.returncode == -signal.SIGKILL
+    assert seen(archive).equals(before)
+    compact(archive.folder, NOW)
+    assert seen(archive).equals(before)
+    assert on_disk(archive) == paths(archive)
+
+
+def test_damage_is_not_copied_into_a_sound_file(archive: Archive) -> None:
+    flip_a_bit(archive.folder / "clips" / min(paths(archive)))
+    versions = ledger.versions(archive)["clips"]
+    with pytest.raises(ArchiveError, match=r"a file of the table 'clips' is damaged .*see: footage verify"):
+        compact(archive.folder, NOW)
+    assert ledger.versions(archive)["clips"] == versions
+    assert on_disk(archive) == paths(archive)
