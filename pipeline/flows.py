@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pipeline import decode, engine, plan, revisions, sources, vectors
+from pipeline import decode, engine, interrupts, plan, revisions, sources, vectors
 from pipeline.archive import Archive, write_part
 from pipeline.embed import CLIPS_PER_PASS, Embed, device_named
 from pipeline.engine import Stage
@@ -139,7 +139,11 @@ def _execute(job: Job, found: Survey, scratch: Path, began: float) -> IndexRepor
     settled += [revisions.touched(job, source) for source in found.touched]
     settled += [revisions.gone(job, video) for video in found.gone]
     job.archive.commit_videos(settled)
-    rows = list(_index_units(job, found, scratch))
+    try:
+        rows = _index_units(job, found, scratch)
+    except interrupts.Stopped:
+        _log(job, "stopped", None)
+        raise
     # The index is derived: should this be the instant of a crash, the next search builds it.
     vectors.build(job.archive, job.space.id, job.space.model.embed_dim)
     shown = [row for row in rows if row.status != "failed"]
@@ -167,24 +171,31 @@ def _execute(job: Job, found: Survey, scratch: Path, began: float) -> IndexRepor
     return report
 
 
-def _index_units(job: Job, found: Survey, scratch: Path) -> Iterator[VideoRow]:
-    """Runs all units and commits parts and finished videos; yields the row of each video, once."""
+def _index_units(job: Job, found: Survey, scratch: Path) -> list[VideoRow]:
+    """Runs all units and commits parts and finished videos; the row of each video, once."""
     tallies = {item.video_id: _Tally(item, list(item.done)) for item in found.plans}
     owners = {unit.unit_id: item.video_id for item in found.plans for unit in item.units}
     units = [unit for item in found.plans for unit in item.todo]
     total_s, done_s = sum(map(_length_s, units)), 0.0
     lengths = {unit.unit_id: _length_s(unit) for unit in units}
     unfinished = dict(tallies)  # a video leaves it when its row is committed; what is left at the end was lost
-    results = engine.run(_stages(job, units), units, engine=job.settings.engine, scratch=scratch) if units else iter(())
-    for batch in _every(COMMIT_EVERY_S, results):
-        parts = [result for result in batch if isinstance(result, Part)]
-        job.archive.commit_parts(parts)  # before the rows of the videos they complete: never the other way round
-        for unit_id in _account(batch, tallies, owners):
-            done_s += lengths[unit_id]
-        yield from _commit_finished(job, unfinished)
-        job.watch(Progress("index", done_s, total_s))
-    _bury_lost(unfinished)
-    yield from _commit_finished(job, unfinished)
+    rows: list[VideoRow] = []
+    with interrupts.held() as hold:
+        results = engine.run(_stages(job, units), units, engine=job.settings.engine, scratch=scratch) if units else ()
+        for batch in _every(COMMIT_EVERY_S, hold.listen(results)):
+            parts = [result for result in batch if isinstance(result, Part)]
+            job.archive.commit_parts(parts)  # before the rows of the videos they complete: never the other way round
+            for unit_id in _account(batch, tallies, owners):
+                done_s += lengths[unit_id]
+            rows += _commit_finished(job, unfinished)
+            job.watch(Progress("index", done_s, total_s))
+        if hold.signum is None:  # else the rest is not lost but not done, and the next run's
+            _bury_lost(unfinished)
+        rows += _commit_finished(job, unfinished)
+        if hold.signum is not None:
+            done = f"{len(rows)} of the {len(found.plans)} videos of this run are in the archive"
+            raise interrupts.Stopped(hold.signum, f"stopped: {done}; {interrupts.GO_ON}")
+    return rows
 
 
 def _length_s(unit: Unit) -> float:
@@ -213,13 +224,13 @@ def _bury_lost(unfinished: Mapping[str, _Tally]) -> None:
         tally.failures += [died(unit, "decode", unit.deadline_s) for unit in lost]
 
 
-def _commit_finished(job: Job, unfinished: dict[str, _Tally]) -> Iterator[VideoRow]:
+def _commit_finished(job: Job, unfinished: dict[str, _Tally]) -> list[VideoRow]:
     """Commits the rows of all videos that are complete and takes them off the list."""
     complete = [video_id for video_id, tally in unfinished.items() if tally.is_complete]
     tallies = [unfinished.pop(video_id) for video_id in complete]
     rows = [revisions.indexed(job, tally.plan, tally.outcomes, tally.failures) for tally in tallies]
     job.archive.commit_videos(rows)
-    yield from rows
+    return rows
 
 
 def _every(seconds: float, results: Iterable[Any]) -> Iterator[list[Any]]:
