@@ -12,7 +12,7 @@ from dataclasses import asdict, is_dataclass
 from typing import TYPE_CHECKING, Any
 
 from pipeline.interrupts import Stopped, obeyed
-from schemas.errors import FootageError
+from schemas.errors import ArchiveBusy, FootageError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -20,9 +20,10 @@ if TYPE_CHECKING:
     from pipeline.survey import Progress
 
 # What is counted in a phase; others go by seconds of footage.
-COUNTED = {"inspect": "files", "evaluate": "files", "train": "steps"}
+COUNTED = {"inspect": "files", "evaluate": "files", "train": "steps", "wait": "s for another run"}
 EXIT_ERROR = 1
 EXIT_SOME_FAILED = 3
+EXIT_BUSY = 4
 
 
 def messages() -> Console:
@@ -66,7 +67,7 @@ def run(app: Callable[[], None], *, debug: bool) -> int:
         if debug:
             traceback.print_exc()
         messages().print(f"[bold red]error:[/] {_escaped(str(error))}", soft_wrap=True)
-        return EXIT_ERROR
+        return EXIT_BUSY if isinstance(error, ArchiveBusy) else EXIT_ERROR
     except SystemExit as end:  # typer's way to end, also after a signal
         stopped = _stopped(end)
         if stopped is None:

@@ -74,7 +74,7 @@ class Hold:
 
 @contextmanager
 def held() -> Iterator[Hold]:
-    """Holds signals back. Whoever asked must look at `signum` before leaving, and end with `Stopped` if there is one."""
+    """Holds signals back. Whoever asked looks at `signum` before leaving, and ends with `Stopped` if there is one."""
     hold = Hold()
     if not _is_main_thread():  # signals are handled in the main thread, and here we are not in its way
         yield hold
