@@ -1,6 +1,7 @@
 """`footage`: the commands and how they end. Heavy libraries are imported by the command that needs them.
 
-Exit codes: 0 all done, 1 error, 2 wrong usage, 3 finished but some videos failed, 130 interrupted.
+Exit codes: 0 all done, 1 error, 2 wrong usage, 3 finished but some videos failed, 4 another run is at work on the
+archive, 130 stopped by Ctrl-C, 143 by SIGTERM.
 """
 
 from __future__ import annotations

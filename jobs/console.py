@@ -11,7 +11,8 @@ from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass
 from typing import TYPE_CHECKING, Any
 
-from schemas.errors import FootageError
+from pipeline.interrupts import Stopped, obeyed
+from schemas.errors import ArchiveBusy, FootageError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -19,10 +20,10 @@ if TYPE_CHECKING:
     from pipeline.survey import Progress
 
 # What is counted in a phase; others go by seconds of footage.
-COUNTED = {"inspect": "files", "evaluate": "files", "train": "steps"}
+COUNTED = {"inspect": "files", "evaluate": "files", "train": "steps", "wait": "s for another run"}
 EXIT_ERROR = 1
 EXIT_SOME_FAILED = 3
-EXIT_INTERRUPTED = 130
+EXIT_BUSY = 4
 
 
 def messages() -> Console:
@@ -58,19 +59,30 @@ def quiet_libraries(*, debug: bool) -> None:
 
 
 def run(app: Callable[[], None], *, debug: bool) -> int:
-    """Runs the application; errors that a user can act on become one sentence and exit code 1, an interrupt 130."""
+    """Runs the application; errors that a user can act on become one sentence and exit code 1, a signal 128 more."""
     try:
-        app()
+        with obeyed():
+            app()
     except (FootageError, OSError) as error:  # OSError: a full disk, a folder that may not be written to
         if debug:
             traceback.print_exc()
         messages().print(f"[bold red]error:[/] {_escaped(str(error))}", soft_wrap=True)
-        return EXIT_ERROR
-    except SystemExit as end:  # typer's way to end, also after Ctrl-C
-        if end.code == EXIT_INTERRUPTED:
-            messages().print("stopped; what was committed stays, run the same command again to go on")
-        raise
+        return EXIT_BUSY if isinstance(error, ArchiveBusy) else EXIT_ERROR
+    except SystemExit as end:  # typer's way to end, also after a signal
+        stopped = _stopped(end)
+        if stopped is None:
+            raise
+        messages().print(_escaped(str(stopped)), soft_wrap=True)
+        return stopped.exit_code
     return 0
+
+
+def _stopped(end: SystemExit) -> Stopped | None:
+    """The signal that ended the application, under what typer made of it."""
+    error: BaseException | None = end
+    while error is not None and not isinstance(error, Stopped):
+        error = error.__cause__ or error.__context__
+    return error
 
 
 def _escaped(text: str) -> str:

@@ -27,6 +27,9 @@ def index(
         Literal["int8", "float16", "none"], typer.Option(help="How prompt contexts are stored, for re-ranking.")
     ] = "int8",
     engine: Annotated[Literal["ray", "local"], typer.Option(help="Ray Data, or a plain loop in one process.")] = "ray",
+    wait: Annotated[
+        float, typer.Option(help="Seconds to wait for another run on the archive; without, it is an error.")
+    ] = 0.0,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
@@ -43,6 +46,7 @@ def index(
         context=context,
         engine=engine,
         device="auto",
+        wait_s=wait,
     )
     with console.progress_bar(enabled=not as_json) as watch:
         report = flows.index(videos, archive, settings, dry_run=dry_run, watch=watch)

@@ -13,6 +13,7 @@ import shutil
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -20,24 +21,35 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from deltalake import DeltaTable, write_deltalake
-from deltalake.exceptions import DeltaError, TableNotFoundError
+from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
+from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 from deltalake.transaction import AddAction, RemoveAction
 from pyarrow import fs
 
 from pipeline import parts, plan
 from schemas import tables
-from schemas.errors import ArchiveError
+from schemas.errors import ArchiveError, LeaseLost
 from schemas.records import EmbeddedUnit, Part, UnitOutcome, VideoRow
 
 SHOWN = ("ok", "partial")
+# By this name Delta keeps the highest term of a lease that wrote a table; see pipeline/lease.py.
+WRITER = "footage-index"
+
+_TAKEN_OVER = (
+    "another run has taken over the archive, because this one gave no sign of life; nothing is lost: "
+    "run the same command again when that has ended"
+)
 
 
 class Archive:
-    """An archive on disk. Methods read the latest committed state unless they say otherwise."""
+    """An archive on disk. Methods read the latest committed state unless they say otherwise.
 
-    def __init__(self, folder: str | Path) -> None:
+    `term` is that of the lease under which an index run writes clips and videos; None for everybody else.
+    """
+
+    def __init__(self, folder: str | Path, term: int | None = None) -> None:
         self.folder = Path(folder).absolute()
+        self.term = term
 
     @classmethod
     def create(cls, folder: str | Path) -> Archive:
@@ -45,7 +57,7 @@ class Archive:
         archive = cls(folder)
         if archive.exists():
             return archive
-        if archive.folder.exists() and not (archive.folder.is_dir() and all(map(_is_table, archive.folder.iterdir()))):
+        if archive.folder.exists() and not (archive.folder.is_dir() and all(map(_is_begun, archive.folder.iterdir()))):
             raise ArchiveError(f"{archive.folder} is not an archive and not an empty folder; name another place")
         # `videos` comes last: with it the archive exists, so a crash in here leaves something that is made again.
         for name in sorted(tables.TABLES, key=lambda name: name == "videos"):
@@ -68,13 +80,17 @@ class Archive:
         return str(self.folder / name)
 
     def _create_table(self, name: str) -> None:
-        DeltaTable.create(
-            self._path(name),
-            schema=tables.TABLES[name],
-            partition_by=tables.PARTITIONS.get(name),
-            mode="ignore",
-            description=f"footage archive, schema version {tables.SCHEMA_VERSION}",
-        )
+        try:
+            DeltaTable.create(
+                self._path(name),
+                schema=tables.TABLES[name],
+                partition_by=tables.PARTITIONS.get(name),
+                mode="ignore",
+                description=f"footage archive, schema version {tables.SCHEMA_VERSION}",
+            )
+        except DeltaError:  # another process is making it in this instant
+            if not DeltaTable.is_deltatable(self._path(name)):
+                raise
 
     def _table(self, name: str) -> DeltaTable:
         try:
@@ -140,7 +156,30 @@ class Archive:
         """Makes revisions visible, failed or gone, in one transaction."""
         found = [asdict(row) for row in rows]
         if found:
-            write_deltalake(self._path("videos"), pa.Table.from_pylist(found, schema=tables.VIDEOS), mode="append")
+            table = self._table("videos")
+            with self._as_writer(table) as properties:
+                rows_table = pa.Table.from_pylist(found, schema=tables.VIDEOS)
+                write_deltalake(table, rows_table, mode="append", commit_properties=properties)
+
+    # --- the writer
+
+    @contextmanager
+    def _as_writer(self, table: DeltaTable) -> Iterator[CommitProperties | None]:
+        """What a commit to `table` must carry, so that no run can write after another has taken over its lease."""
+        if self.term is None:
+            yield None
+            return
+        if (table.transaction_version(WRITER) or 0) > self.term:
+            raise LeaseLost(_TAKEN_OVER)
+        try:
+            yield CommitProperties(app_transactions=[Transaction(WRITER, self.term)])
+        except CommitFailedError as error:  # Delta's own conflict: two terms in one instant
+            raise LeaseLost(_TAKEN_OVER) from error
+
+    def fence(self) -> None:
+        """Makes this run's term the lowest that may write clips: whoever held the lease before is shut out."""
+        if self.term is not None:
+            self._commit_clips([])
 
     # --- clips
 
@@ -160,7 +199,14 @@ class Archive:
             for part in parts
         ]
         if actions:
-            self._table("clips").create_write_transaction(actions, "append", tables.CLIPS, tables.PARTITIONS["clips"])
+            self._commit_clips(actions)
+
+    def _commit_clips(self, actions: list[AddAction | RemoveAction]) -> None:
+        table = self._table("clips")
+        with self._as_writer(table) as properties:
+            table.create_write_transaction(
+                actions, "append", tables.CLIPS, tables.PARTITIONS["clips"], commit_properties=properties
+            )
 
     def visible_clips(self, space: str, columns: list[str]) -> pa.Table:
         """Committed clips of the current revisions in a space, in clip_id order, with the columns asked for."""
@@ -246,6 +292,10 @@ class Archive:
         """Where the FAISS indexes of a space live."""
         return self.folder / "indexes" / space
 
+    def sweep_scratch(self) -> None:
+        """Removes what killed runs left there. For who holds the lease: nobody else has a run."""
+        shutil.rmtree(self.folder / "_scratch", ignore_errors=True)
+
     def scratch(self, run_id: str) -> Path:
         """A private folder for one run, inside the archive so that every worker of a cluster sees it."""
         folder = self.folder / "_scratch" / run_id
@@ -267,9 +317,10 @@ class Archive:
         }
 
 
-def _is_table(entry: Path) -> bool:
-    """Whether a folder's entry is a table of ours, which an interrupted `create` leaves behind."""
-    return entry.name in tables.TABLES and DeltaTable.is_deltatable(str(entry))
+def _is_begun(entry: Path) -> bool:
+    """Whether a folder's entry is a table of ours, as a `create` that was killed or is under way leaves it."""
+    files = (file for file in entry.rglob("*") if file.is_file())
+    return entry.name in tables.TABLES and entry.is_dir() and all(file.parent.name == "_delta_log" for file in files)
 
 
 def current_rows(rows: pa.Table) -> pa.Table:

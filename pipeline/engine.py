@@ -30,6 +30,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline import interrupts
 from pipeline.settings import EngineName
 from schemas.errors import EngineError, VideoError
 from schemas.records import Failed
@@ -131,7 +132,7 @@ def start_ray() -> Any:
     if not ray.is_initialized():
         cpus = None if os.environ.get("RAY_ADDRESS") else max(MIN_LOGICAL_CPUS, os.cpu_count() or 1)
         # One line about the log level just set, and notes on what Ray will change; failures to start are exceptions.
-        with warnings.catch_warnings(), _no_stderr():
+        with warnings.catch_warnings(), _no_stderr(), interrupts.kept_from_others():
             warnings.simplefilter("ignore")
             ray.init(num_cpus=cpus, logging_level="ERROR", log_to_driver=False, include_dashboard=False)
     return ray

@@ -17,10 +17,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pipeline import decode, engine, ledger, plan, revisions, sources, vectors
+from pipeline import decode, engine, interrupts, lease, ledger, plan, revisions, sources, vectors
 from pipeline.archive import Archive, write_part
 from pipeline.embed import CLIPS_PER_PASS, Embed, device_named
 from pipeline.engine import Stage
+from pipeline.lease import Lease
 from pipeline.plan import VideoPlan
 from pipeline.settings import IndexSettings, Space, space_of
 from pipeline.survey import Job, Progress, Survey, died, survey
@@ -67,24 +68,41 @@ def index(
     dry_run: bool = False,
     watch: Callable[[Progress], None] | None = None,
 ) -> IndexReport:
-    """Brings the archive at `folder` up to date with `videos`. Raises FootageError when nothing can be done at all."""
+    """Brings the archive at `folder` up to date with `videos`. Raises FootageError when nothing can be done at all.
+
+    One run at a time: ArchiveBusy when another does not end within the `wait_s` of the settings.
+    """
     began = time.perf_counter()
     inventory = sources.take_inventory(videos)
     space, notes = _space(settings)
     # What is stored must mean the same from any folder and on any worker.
     settings = replace(settings, model=canonical_source(settings.model), device=device_named(settings.device))
-    archive = Archive(folder) if dry_run else Archive.create(folder)
-    known = archive.known_videos(space.id) if archive.exists() else {}
     run_id = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:6]}"
-    job = Job(archive, settings, space, run_id, known, watch or (lambda _: None), notes)
+    job = Job(Archive(folder), settings, space, run_id, {}, watch or (lambda _: None), notes)
     if dry_run:
         with tempfile.TemporaryDirectory(prefix="footage-") as outside:
+            job = _informed(job)
             return _dry_run_report(job, survey(job, inventory, Path(outside)), began)
-    scratch = archive.scratch(run_id)
-    try:
-        return _execute(job, survey(job, inventory, scratch), scratch, began)
-    finally:
-        archive.drop_scratch(run_id)
+    Archive.create(folder)
+    with lease.held(job.archive.folder, run_id, wait_s=settings.wait_s, watch=partial(_show_waiting, job)) as held:
+        job = _informed(job, held.term)
+        job.archive.sweep_scratch()
+        scratch = job.archive.scratch(run_id)
+        try:
+            return _execute(job, held, survey(job, inventory, scratch), scratch, began)
+        finally:
+            job.archive.drop_scratch(run_id)
+
+
+def _show_waiting(job: Job, waited_s: float) -> None:
+    """Tells the watcher how long the run has waited for another."""
+    job.watch(Progress("wait", waited_s, job.settings.wait_s))
+
+
+def _informed(job: Job, term: int | None = None) -> Job:
+    """The job with what the archive holds now, and the term under which it may write."""
+    archive = Archive(job.archive.folder, term)
+    return replace(job, archive=archive, known=archive.known_videos(job.space.id) if archive.exists() else {})
 
 
 def _space(settings: IndexSettings) -> tuple[Space, tuple[str, ...]]:
@@ -132,14 +150,18 @@ class _Tally:
         return len(self.outcomes) + len(self.failures) == len(self.plan.units)
 
 
-def _execute(job: Job, found: Survey, scratch: Path, began: float) -> IndexReport:
+def _execute(job: Job, held: Lease, found: Survey, scratch: Path, began: float) -> IndexReport:
     """Runs the plan, commits as results come, builds the index, and logs the run."""
     _log(job, "started", None)  # before anything is written: a killed run leaves its settings behind
     settled = [row for failed in found.failures if (row := revisions.unreadable(job, failed)) is not None]
     settled += [revisions.touched(job, source) for source in found.touched]
     settled += [revisions.gone(job, video) for video in found.gone]
     job.archive.commit_videos(settled)
-    rows = list(_index_units(job, found, scratch))
+    try:
+        rows = _index_units(job, held, found, scratch)
+    except interrupts.Stopped:
+        _log(job, "stopped", None)
+        raise
     # The index is derived: should this be the instant of a crash, the next search builds it.
     vectors.build(job.archive, job.space.id, job.space.model.embed_dim)
     shown = [row for row in rows if row.status != "failed"]
@@ -167,24 +189,32 @@ def _execute(job: Job, found: Survey, scratch: Path, began: float) -> IndexRepor
     return report
 
 
-def _index_units(job: Job, found: Survey, scratch: Path) -> Iterator[VideoRow]:
-    """Runs all units and commits parts and finished videos; yields the row of each video, once."""
+def _index_units(job: Job, held: Lease, found: Survey, scratch: Path) -> list[VideoRow]:
+    """Runs all units and commits parts and finished videos; the row of each video, once."""
     tallies = {item.video_id: _Tally(item, list(item.done)) for item in found.plans}
     owners = {unit.unit_id: item.video_id for item in found.plans for unit in item.units}
     units = [unit for item in found.plans for unit in item.todo]
     total_s, done_s = sum(map(_length_s, units)), 0.0
     lengths = {unit.unit_id: _length_s(unit) for unit in units}
     unfinished = dict(tallies)  # a video leaves it when its row is committed; what is left at the end was lost
-    results = engine.run(_stages(job, units), units, engine=job.settings.engine, scratch=scratch) if units else iter(())
-    for batch in _every(COMMIT_EVERY_S, results):
-        parts = [result for result in batch if isinstance(result, Part)]
-        job.archive.commit_parts(parts)  # before the rows of the videos they complete: never the other way round
-        for unit_id in _account(batch, tallies, owners):
-            done_s += lengths[unit_id]
-        yield from _commit_finished(job, unfinished)
-        job.watch(Progress("index", done_s, total_s))
-    _bury_lost(unfinished)
-    yield from _commit_finished(job, unfinished)
+    rows: list[VideoRow] = []
+    with interrupts.held() as hold:
+        results = engine.run(_stages(job, units), units, engine=job.settings.engine, scratch=scratch) if units else ()
+        for batch in _every(COMMIT_EVERY_S, hold.listen(results)):
+            held.check()
+            parts = [result for result in batch if isinstance(result, Part)]
+            job.archive.commit_parts(parts)  # before the rows of the videos they complete: never the other way round
+            for unit_id in _account(batch, tallies, owners):
+                done_s += lengths[unit_id]
+            rows += _commit_finished(job, unfinished)
+            job.watch(Progress("index", done_s, total_s))
+        if hold.signum is None:  # else the rest is not lost but not done, and the next run's
+            _bury_lost(unfinished)
+        rows += _commit_finished(job, unfinished)
+        if hold.signum is not None:
+            done = f"{len(rows)} of the {len(found.plans)} videos of this run are in the archive"
+            raise interrupts.Stopped(hold.signum, f"stopped: {done}; {interrupts.GO_ON}")
+    return rows
 
 
 def _length_s(unit: Unit) -> float:
@@ -213,13 +243,13 @@ def _bury_lost(unfinished: Mapping[str, _Tally]) -> None:
         tally.failures += [died(unit, "decode", unit.deadline_s) for unit in lost]
 
 
-def _commit_finished(job: Job, unfinished: dict[str, _Tally]) -> Iterator[VideoRow]:
+def _commit_finished(job: Job, unfinished: dict[str, _Tally]) -> list[VideoRow]:
     """Commits the rows of all videos that are complete and takes them off the list."""
     complete = [video_id for video_id, tally in unfinished.items() if tally.is_complete]
     tallies = [unfinished.pop(video_id) for video_id in complete]
     rows = [revisions.indexed(job, tally.plan, tally.outcomes, tally.failures) for tally in tallies]
     job.archive.commit_videos(rows)
-    yield from rows
+    return rows
 
 
 def _every(seconds: float, results: Iterable[Any]) -> Iterator[list[Any]]:

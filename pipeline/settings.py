@@ -47,6 +47,7 @@ class IndexSettings:
     context: ContextCode = "int8"
     engine: EngineName = "ray"
     device: str = "cpu"
+    wait_s: float = 0.0  # for another run on the archive to end
 
     def sampling(self, frames: int) -> Sampling:
         """The sampling for a model that takes `frames` frames."""

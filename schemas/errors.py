@@ -6,7 +6,9 @@
     │   ├── WeightsError          files that cannot be read, or keys and shapes that do not fit
     │   └── ShapeError            tensors or frames of the wrong shape, type or range
     ├── ArchiveError              an archive that is missing, foreign or inconsistent
-    │   └── SpaceMismatch         vectors of two spaces would have been compared
+    │   ├── SpaceMismatch         vectors of two spaces would have been compared
+    │   ├── ArchiveBusy           another run is at work on it
+    │   └── LeaseLost             another run took over, because this one gave no sign of life
     ├── EngineError               the engine cannot run, or a stage has a bug
     └── VideoError                one bad source file: data, not a reason to stop
         ├── UnreadableFile        the bytes cannot be read (permissions, vanished, I/O)
@@ -53,6 +55,14 @@ class ArchiveError(FootageError):
 
 class SpaceMismatch(ArchiveError):
     """Vectors of two embedding spaces would have been compared."""
+
+
+class ArchiveBusy(ArchiveError):
+    """Another run writes the archive now."""
+
+
+class LeaseLost(ArchiveError):
+    """Another run has taken the archive over; what this one has not committed is the other's to do."""
 
 
 class EngineError(FootageError):

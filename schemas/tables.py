@@ -75,7 +75,7 @@ TAGS = pa.schema(
 RUNS = pa.schema(
     [
         ("run_id", pa.string()),
-        ("state", pa.string()),  # started | finished | rolled_back
+        ("state", pa.string()),  # started | finished | stopped (by a signal) | rolled_back
         ("space", pa.string()),
         ("at", _TIME),
         ("settings", pa.string()),  # JSON

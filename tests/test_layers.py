@@ -20,7 +20,8 @@ HOMES = {
     # Ray Data runs stages, Ray Train runs workers that step together: two halves that share the cluster alone.
     "ray": ("pipeline/engine.py", "pipeline/distributed.py"),
     "faiss": ("pipeline/vectors.py",),
-    "deltalake": ("pipeline/archive.py", "pipeline/ledger.py"),  # what is added, and what is done to the log itself
+    # What is added, what is done to the log itself, and the lease, which is made of Delta's own detection of conflicts.
+    "deltalake": ("pipeline/archive.py", "pipeline/ledger.py", "pipeline/lease.py"),
     "jinja2": ("pipeline/pages.py",),
     # Training looks at pictures too; it is a developer's tool and no part of the pipeline.
     "PIL": ("pipeline/thumbnails.py", "xclip_core/pictures.py"),

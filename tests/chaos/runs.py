@@ -1,0 +1,175 @@
+"""Index runs in processes of their own, which can be killed, and a reader that watches the archive meanwhile."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from multiprocessing.context import ForkServerContext
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+import numpy as np
+import torch
+from deltalake import DeltaTable
+
+from pipeline import flows
+from pipeline.archive import SHOWN, Archive
+from pipeline.settings import EngineName, IndexSettings
+from tests.chaos.piles import WINDOW_S
+
+Shown = dict[tuple[str, int], int]  # clips by video and revision
+KEPT_TABLE_FILES = (".json", ".parquet", "_last_checkpoint", ".crc")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One index run: what it is asked for."""
+
+    pile: Path
+    archive: Path
+    weights: Path
+    engine: EngineName = "local"
+    commit_every_s: float = 0.02  # so often that a kill can meet every step of a commit
+
+    @property
+    def settings(self) -> IndexSettings:
+        return IndexSettings(model=str(self.weights), window_s=WINDOW_S, engine=self.engine, context="none")
+
+    def __call__(self) -> None:
+        """The run, in this process."""
+        os.setsid()  # a group of its own: with Ray, all its processes are in it
+        torch.set_num_threads(1)
+        flows.COMMIT_EVERY_S = self.commit_every_s
+        flows.index(self.pile, self.archive, self.settings)
+
+
+def starter() -> ForkServerContext:
+    """Starts processes that have imported everything and done nothing: a run is nearly all there is to kill."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.chaos.runs", "faiss", "ray.data"])
+    return context
+
+
+def start(run: Run) -> BaseProcess:
+    """The run in a process of its own."""
+    process = starter().Process(target=run)
+    process.start()
+    return process
+
+
+def complete(run: Run) -> float:
+    """Runs to the end; returns the seconds it took."""
+    began = time.monotonic()
+    process = start(run)
+    process.join(120)
+    assert process.exitcode == 0
+    return time.monotonic() - began
+
+
+def shown(archive: Path, space: str) -> Shown:
+    """What a reader sees in this instant."""
+    rows = Archive.open(archive).visible_clips(space, ["video_id", "revision"]).to_pylist()
+    return dict(Counter((row["video_id"], row["revision"]) for row in rows))
+
+
+def vectors_of(archive: Path, space: str) -> list[tuple[str, np.ndarray]]:
+    """Every visible clip with its vector, in the order of their ids; one that is there twice comes twice."""
+    rows = Archive.open(archive).visible_clips(space, ["clip_id", "embedding"]).to_pylist()
+    return [(row["clip_id"], np.array(row["embedding"], np.float32)) for row in rows]
+
+
+def counted(archive: Path, space: str) -> Shown:
+    """What the rows of the videos say must be seen."""
+    rows = Archive.open(archive).current_videos(space).to_pylist()
+    return {(row["video_id"], row["revision"]): row["clip_count"] for row in rows if row["status"] in SHOWN}
+
+
+@dataclass
+class Reader:
+    """Looks at an archive again and again, and keeps what nobody should ever see.
+
+    `before` and `after` are the two states between which a run moves; each video may be seen in either, whole.
+    """
+
+    archive: Path
+    space: str
+    before: Shown
+    after: Shown
+    looks: int = 0
+    wrong: list[str] = field(default_factory=list)
+
+    def look(self) -> None:
+        """One look."""
+        now = shown(self.archive, self.space)
+        self.looks += 1
+        whole = self.before | self.after
+        self.wrong += [f"{key} with {n} clips of {whole.get(key)}" for key, n in now.items() if whole.get(key) != n]
+        ids = Counter(video_id for video_id, _ in now)
+        self.wrong += [f"{video_id} in {n} revisions" for video_id, n in ids.items() if n > 1]
+        stay = {video_id for video_id, _ in self.before} & {video_id for video_id, _ in self.after}
+        self.wrong += [f"{video_id} not at all" for video_id in stay - ids.keys()]
+
+    def watch(self, process: BaseProcess, until: float) -> None:
+        """Looks until a moment of the monotonic clock, or until the process ends."""
+        while process.is_alive() and time.monotonic() < until:
+            self.look()
+
+
+def kill_group(process: BaseProcess) -> None:
+    """kill -9 for a run and all that it started."""
+    assert process.pid is not None
+    os.killpg(process.pid, signal.SIGKILL)
+
+
+def leftovers(archive: Path) -> list[str]:
+    """Files that no commit of any table names and no index has: what only a killed run can leave behind."""
+    return sorted(_leftovers(archive))
+
+
+def _leftovers(archive: Path) -> Iterator[str]:
+    """The same, in no order."""
+    known = set()
+    for table in archive.iterdir():
+        if (table / "_delta_log").is_dir():
+            known |= {
+                table.name + "/" + path for path in DeltaTable(table).file_uris() for path in [_inside(path, table)]
+            }
+    for file in archive.rglob("*"):
+        name = str(file.relative_to(archive))
+        is_log = file.parent.name == "_delta_log" and file.name.endswith(KEPT_TABLE_FILES)
+        is_index = name.startswith("indexes/") and not file.parent.name.startswith(".")
+        if file.is_file() and name not in known and not is_log and not is_index:
+            yield name
+
+
+def _inside(path: str, table: Path) -> str:
+    """A file's path in its table."""
+    return str(Path(path.removeprefix("file://")).relative_to(table))
+
+
+def descendants(pid: int) -> list[int]:
+    """All processes that a process started, and those started."""
+    parents = {int(entry.name): _status(int(entry.name)) for entry in Path("/proc").iterdir() if entry.name.isdigit()}
+    found = [pid]
+    for ancestor in found:
+        found += [child for child, (parent, _) in parents.items() if parent == ancestor]
+    return found[1:]
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process runs; one that only waits to be reaped does not."""
+    return _status(pid)[1] not in "ZX"
+
+
+def _status(pid: int) -> tuple[int, str]:
+    """The parent of a process and the letter of its state; X when there is none."""
+    try:
+        state, parent = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[:2]
+    except (FileNotFoundError, ProcessLookupError):
+        return 0, "X"
+    return int(parent), state
