@@ -27,6 +27,7 @@ from av.video.reformatter import Interpolation, VideoReformatter
 from numpy.typing import NDArray
 
 from pipeline import sampling, sources
+from pipeline.damage import Damage
 from pipeline.settings import Sampling
 from pipeline.thumbnails import thumbnail_shape, to_webp
 from schemas.errors import NotAVideo, TooLarge, UndecodableVideo, UnreadableFile, VideoError
@@ -187,15 +188,17 @@ def _packets(container: Any, stream: Any) -> Iterator[Any]:
 
 
 def _intact_frames(container: Any, stream: Any) -> Iterator[_Shot]:
-    """Frames in presentation order; packets that do not decode and frames flagged corrupt are left out."""
+    """Frames in presentation order, without those that damage spoils."""
     origin_s = _origin_s(container)
+    damage = Damage()
     for packet in _packets(container, stream):
         try:
             frames = packet.decode()
         except av.FFmpegError:
-            continue  # later packets may be sound: nothing that follows a bad one is given up
+            damage.strike(_stamp(packet), float(stream.time_base))
+            continue  # later packets may be sound: nothing that follows the next key frame is given up
         for frame in frames:
-            if frame.time is not None and not frame.is_corrupt:
+            if frame.time is not None and not damage.spoils(frame):
                 yield _Shot(frame.time - origin_s, frame)
 
 

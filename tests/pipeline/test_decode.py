@@ -370,7 +370,6 @@ def texture(number: int, size: tuple[int, int]) -> np.ndarray:
     return np.clip(moving + grain, 0, 255).astype(np.uint8)
 
 
-@pytest.mark.xfail(reason="frames between a damaged frame and the next key frame are smeared and count as intact")
 def test_damage_that_spreads_to_later_frames_is_counted_up_to_the_next_key_frame(tmp_path: Path) -> None:
     path = make_video(tmp_path / "smear.mp4", frames=75, size=(320, 240), gop=25, paint=texture)
     damage_packets(path, [26])
