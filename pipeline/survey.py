@@ -81,7 +81,12 @@ def _inspect(job: Job, files: tuple[SourceFile, ...], scratch: Path) -> tuple[li
     """Fingerprint and packet index of every file, and those that have none."""
     stages = [
         Stage(name="fingerprint", work=sources.fingerprint_files, deadline_s=plan.inspect_deadline_s),
-        Stage(name="inspect", work=partial(decode.inspect_files, job.space.sampling), deadline_s=_inspect_deadline_s),
+        Stage(
+            name="inspect",
+            work=partial(decode.inspect_files, job.space.sampling),
+            deadline_s=_inspect_deadline_s,
+            memory_bytes=plan.MEMORY_BYTES,
+        ),
     ]
     inspected: list[InspectedVideo] = []
     failures: list[Failed] = []
@@ -102,8 +107,8 @@ def _inspect_deadline_s(file: HashedFile) -> float:
 
 
 def died(record: Any, stage: str, deadline_s: float) -> Failed:
-    """The failure of a record that took its worker along."""
-    error = f"the worker died on it twice: a crash, out of memory, or over its deadline of {deadline_s:.0f} s"
+    """The failure of a record that was lost without a trace, with its machine perhaps."""
+    error = f"its worker was lost twice, within its deadline of {deadline_s:.0f} s or not"
     return Failed(record, WORKER_DIED, error, stage, permanent=False)
 
 
