@@ -14,11 +14,13 @@ from jobs import console
 from jobs.convert import convert
 from jobs.demo import demo
 from jobs.evaluate import evaluate
+from jobs.failures import failures
 from jobs.finetune import finetune
 from jobs.index import index
 from jobs.info import info
 from jobs.models import models
 from jobs.pretrain import pretrain
+from jobs.retry import retry
 from jobs.search import search
 from jobs.tag import tag
 
@@ -40,7 +42,7 @@ def options(
     console.quiet_libraries(debug=debug)
 
 
-for command in (index, search, tag, info, models, convert, finetune, evaluate, demo, pretrain):
+for command in (index, search, tag, info, failures, retry, models, convert, finetune, evaluate, demo, pretrain):
     app.command()(command)
 
 

@@ -159,6 +159,8 @@ def _rotation(packet: Any) -> int | None:
     """The rotation of the first frame that comes out with this packet, if one does: PyAV tells it of frames only."""
     try:
         return next((round(frame.rotation) for frame in packet.decode()), None)
+    except MemoryError:
+        raise
     except av.FFmpegError:
         return None
 
@@ -341,6 +343,12 @@ def _true_times(window: Window, taken: dict[float, _Sample]) -> tuple[float, ...
     if not _intact_count(window, taken):
         return None
     return tuple(taken[t].time_s for t in window.frame_times_s)
+
+
+def library_versions() -> dict[str, str]:
+    """PyAV and the parts of FFmpeg that read and decode files."""
+    parts = {name: ".".join(map(str, version)) for name, version in av.library_versions.items()}
+    return {"av": av.__version__, **{name: parts[name] for name in ("libavformat", "libavcodec")}}
 
 
 def write_video(path: Path, frames: Iterator[Picture], *, shape: tuple[int, int], rate_hz: int) -> None:

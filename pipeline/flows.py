@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pipeline import decode, engine, plan, revisions, sources, vectors
+from pipeline import deadletter, decode, engine, plan, revisions, sources, vectors
 from pipeline.archive import Archive, write_part
 from pipeline.embed import CLIPS_PER_PASS, Embed, device_named
 from pipeline.engine import Stage
@@ -76,7 +76,8 @@ def index(
     archive = Archive(folder) if dry_run else Archive.create(folder)
     known = archive.known_videos(space.id) if archive.exists() else {}
     run_id = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:6]}"
-    job = Job(archive, settings, space, run_id, known, watch or (lambda _: None), notes)
+    letters = archive.letters(space.id) if archive.exists() else {}
+    job = Job(archive, settings, space, run_id, known, watch or (lambda _: None), notes, letters)
     if dry_run:
         with tempfile.TemporaryDirectory(prefix="footage-") as outside:
             return _dry_run_report(job, survey(job, inventory, Path(outside)), began)
@@ -138,6 +139,10 @@ def _execute(job: Job, found: Survey, scratch: Path, began: float) -> IndexRepor
     settled = [row for failed in found.failures if (row := revisions.unreadable(job, failed)) is not None]
     settled += [revisions.touched(job, source) for source in found.touched]
     settled += [revisions.gone(job, video) for video in found.gone]
+    job.archive.commit_letters(
+        [letter for failed in found.failures for letter in deadletter.of_file(job, failed)]
+        + [letter for video in found.gone for letter in deadletter.of_gone(job, video)]
+    )
     job.archive.commit_videos(settled)
     rows = list(_index_units(job, found, scratch))
     # The index is derived: should this be the instant of a crash, the next search builds it.
@@ -218,6 +223,8 @@ def _commit_finished(job: Job, unfinished: dict[str, _Tally]) -> Iterator[VideoR
     complete = [video_id for video_id, tally in unfinished.items() if tally.is_complete]
     tallies = [unfinished.pop(video_id) for video_id in complete]
     rows = [revisions.indexed(job, tally.plan, tally.outcomes, tally.failures) for tally in tallies]
+    told = [deadletter.of_video(job, tally.plan, row, tally.failures) for tally, row in zip(tallies, rows, strict=True)]
+    job.archive.commit_letters([letter for letters in told for letter in letters])
     job.archive.commit_videos(rows)
     yield from rows
 

@@ -12,7 +12,7 @@ from typing import Any
 import xxhash
 
 from pipeline import sources
-from schemas.records import Failed, HashedFile, InspectedVideo, SourceFile, Unit, UnitOutcome, VideoRow
+from schemas.records import Failed, HashedFile, InspectedVideo, Letter, SourceFile, Unit, UnitOutcome, VideoRow
 
 CLIPS_PER_UNIT = 64
 MAX_ATTEMPTS = 3  # runs that try a file which kills its worker; then it is left alone until its content changes
@@ -86,6 +86,16 @@ def is_unsettled(known: VideoRow) -> bool:
     return known.status in ("failed", "partial") and not known.permanent and known.attempts < MAX_ATTEMPTS
 
 
+def is_left_alone(file: SourceFile, letter: Letter | None) -> bool:
+    """Whether a file as it is now has failed too often already: one whose earlier content is still shown."""
+    return (
+        letter is not None
+        and letter.state == "open"
+        and letter.attempts >= MAX_ATTEMPTS
+        and (letter.size_bytes, letter.mtime_s) == (file.size_bytes, file.mtime_s)
+    )
+
+
 def is_same_content(source: HashedFile, known: VideoRow | None) -> bool:
     """Whether a file that was read turns out to hold what the archive already has."""
     return (
@@ -94,6 +104,13 @@ def is_same_content(source: HashedFile, known: VideoRow | None) -> bool:
         and known.fingerprint == source.fingerprint
         and not is_unsettled(known)
     )
+
+
+def is_same_try(source: HashedFile, known: VideoRow | Letter) -> bool:
+    """Whether a file that failed is what failed before; where it could not be read, size and time tell."""
+    if source.fingerprint or known.fingerprint:
+        return source.fingerprint == known.fingerprint
+    return (source.file.size_bytes, source.file.mtime_s) == (known.size_bytes, known.mtime_s)
 
 
 def new_video_id(source: HashedFile) -> str:

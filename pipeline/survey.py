@@ -6,7 +6,7 @@ Runs on the engine like everything that opens files: a file that kills its reade
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from pipeline.archive import Archive
 from pipeline.engine import Stage
 from pipeline.plan import VideoPlan
 from pipeline.settings import IndexSettings, Space
-from schemas.records import Failed, HashedFile, InspectedVideo, SourceFile, VideoRow
+from schemas.records import Failed, HashedFile, InspectedVideo, Letter, Place, SourceFile, VideoRow
 
 WORKER_DIED = "worker_died"
 
@@ -41,6 +41,7 @@ class Job:
     known: Mapping[str, VideoRow]
     watch: Callable[[Progress], None]
     notes: tuple[str, ...] = ()  # what a user must know of the model
+    letters: Mapping[Place, Letter] = field(default_factory=dict)  # the dead-letter as it was before
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +63,8 @@ class Survey:
 def survey(job: Job, inventory: sources.Inventory, scratch: Path) -> Survey:
     """Reads what must be read and plans it."""
     found = plan.difference(inventory.files, job.known, inventory.root)
-    inspected, failures = _inspect(job, found.to_read, scratch)
+    to_read = tuple(file for file in found.to_read if not plan.is_left_alone(file, job.letters.get((file.uri, None))))
+    inspected, failures = _inspect(job, to_read, scratch)
     same: list[InspectedVideo] = []
     changed: list[InspectedVideo] = []
     for video in inspected:
@@ -72,7 +74,7 @@ def survey(job: Job, inventory: sources.Inventory, scratch: Path) -> Survey:
         plans=_plans(job, changed),
         failures=(*inventory.problems, *failures),
         touched=tuple(video.source for video in same),
-        unchanged=found.unchanged + len(same),
+        unchanged=found.unchanged + len(found.to_read) - len(to_read) + len(same),
         gone=found.gone,
     )
 
