@@ -16,11 +16,13 @@ from jobs.compact import compact
 from jobs.convert import convert
 from jobs.demo import demo
 from jobs.evaluate import evaluate
+from jobs.failures import failures
 from jobs.finetune import finetune
 from jobs.index import index
 from jobs.info import info
 from jobs.models import models
 from jobs.pretrain import pretrain
+from jobs.retry import retry
 from jobs.rollback import rollback
 from jobs.search import search
 from jobs.tag import tag
@@ -49,6 +51,8 @@ for command in (
     search,
     tag,
     info,
+    failures,
+    retry,
     verify,
     compact,
     rollback,

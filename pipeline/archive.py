@@ -1,4 +1,4 @@
-"""The archive: four Delta tables in a folder. The only place that knows Delta Lake.
+"""The archive: five Delta tables in a folder. The only place that knows Delta Lake.
 
 Workers write Parquet parts of clips; the driver commits them. Nothing is visible until it is committed, and a video
 only as a whole revision: its clips first, its row in `videos` last. A crash between the two leaves rows nobody sees.
@@ -29,7 +29,7 @@ from pyarrow import fs
 from pipeline import parts, plan
 from schemas import tables
 from schemas.errors import ArchiveError, LeaseLost
-from schemas.records import EmbeddedUnit, Part, UnitOutcome, VideoRow
+from schemas.records import EmbeddedUnit, Letter, Part, Place, UnitOutcome, VideoRow
 
 SHOWN = ("ok", "partial")
 # By this name Delta keeps the highest term of a lease that wrote a table; see pipeline/lease.py.
@@ -56,6 +56,7 @@ class Archive:
         """The archive at `folder`, made if it is not there. Refuses a folder that holds something else."""
         archive = cls(folder)
         if archive.exists():
+            archive._create_table("failures")  # one of schema version 1 has none
             return archive
         if archive.folder.exists() and not (archive.folder.is_dir() and all(map(_is_begun, archive.folder.iterdir()))):
             raise ArchiveError(f"{archive.folder} is not an archive and not an empty folder; name another place")
@@ -256,6 +257,28 @@ class Archive:
             outcomes[unit_id] = UnitOutcome(unit_id, video_id, len(rows), intact)
             revisions[video_id] = max(revision, revisions.get(video_id, 0))
         return outcomes, revisions
+
+    def intact_samples(self, video_id: str, revision: int, space: str) -> dict[float, int]:
+        """How many samples of each clip of a revision are intact, by where it starts; shown or not."""
+        rows = self._read(
+            "clips", ["start_s", "intact_samples", "revision"], space=space, video_id=video_id
+        ).to_pylist()
+        return {row["start_s"]: row["intact_samples"] for row in rows if row["revision"] == revision}
+
+    # --- the dead-letter
+
+    def letters(self, space: str) -> dict[Place, Letter]:
+        """The current letter of each place in a space, settled ones too, oldest first."""
+        if not DeltaTable.is_deltatable(self._path("failures")):
+            return {}  # schema version 1, not indexed into since
+        rows = self._read("failures", space=space).sort_by("last_seen").to_pylist()
+        return {letter.place: letter for letter in (Letter(**row) for row in rows)}
+
+    def commit_letters(self, letters: Iterable[Letter]) -> None:
+        """Adds letters in one transaction; each replaces the one before it at its place."""
+        found = [asdict(letter) for letter in letters]
+        if found:
+            write_deltalake(self._path("failures"), pa.Table.from_pylist(found, schema=tables.FAILURES), mode="append")
 
     # --- tags and runs
 

@@ -17,7 +17,6 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
-from heapq import heappop, heappush
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +26,8 @@ from av.video.reformatter import Interpolation, VideoReformatter
 from numpy.typing import NDArray
 
 from pipeline import sampling, sources
+from pipeline.damage import Damage
+from pipeline.picking import Shot, in_order, pick
 from pipeline.settings import Sampling
 from pipeline.thumbnails import thumbnail_shape, to_webp
 from schemas.errors import NotAVideo, TooLarge, UndecodableVideo, UnreadableFile, VideoError
@@ -44,22 +45,12 @@ OPEN_OPTIONS = {"protocol_whitelist": "file", "format_whitelist": DEMUXERS}
 MAX_FRAME_PIXELS = 8192 * 8192
 # Time stamps that span more than this are broken, and planning their windows would fill the memory.
 MAX_DURATION_S = 366 * 86_400
-# Longest run of frames whose times arrive out of order while the pictures do not (AVI with B-frames: 2 were seen).
-REORDER_FRAMES = 4
 # A frame comes out of the first few packets of a sound stream; rotation is not worth decoding more.
 ROTATION_PACKETS = 32
 NOTHING_INTACT = "no intact frame could be decoded where the file says there are some"
 
 # Log callbacks into Python from FFmpeg's threads deadlock at teardown after a decode error (6 of 6 runs on two files).
 av.logging.set_level(None)
-
-
-@dataclass(frozen=True, slots=True)
-class _Shot:
-    """One decoded frame with its time."""
-
-    time_s: float
-    frame: av.VideoFrame
 
 
 @contextmanager
@@ -76,6 +67,8 @@ def _open(uri: str) -> Iterator[tuple[Any, Any]]:
         stream = _video_stream(container)
         try:
             yield container, stream
+        except MemoryError:
+            raise
         except av.FFmpegError as error:
             raise UndecodableVideo(f"decoding failed: {error.strerror}") from error
 
@@ -166,6 +159,8 @@ def _rotation(packet: Any) -> int | None:
     """The rotation of the first frame that comes out with this packet, if one does: PyAV tells it of frames only."""
     try:
         return next((round(frame.rotation) for frame in packet.decode()), None)
+    except MemoryError:
+        raise
     except av.FFmpegError:
         return None
 
@@ -182,54 +177,27 @@ def _packets(container: Any, stream: Any) -> Iterator[Any]:
     while True:
         try:
             yield next(demuxed)
+        except MemoryError:
+            raise
         except (StopIteration, av.FFmpegError):
             return
 
 
-def _intact_frames(container: Any, stream: Any) -> Iterator[_Shot]:
-    """Frames in presentation order; packets that do not decode and frames flagged corrupt are left out."""
+def _intact_frames(container: Any, stream: Any) -> Iterator[Shot]:
+    """Frames in presentation order, without those that damage spoils."""
     origin_s = _origin_s(container)
+    damage = Damage()
     for packet in _packets(container, stream):
         try:
             frames = packet.decode()
+        except MemoryError:
+            raise
         except av.FFmpegError:
-            continue  # later packets may be sound: nothing that follows a bad one is given up
+            damage.strike(_stamp(packet), float(stream.time_base))
+            continue  # later packets may be sound: nothing that follows the next key frame is given up
         for frame in frames:
-            if frame.time is not None and not frame.is_corrupt:
-                yield _Shot(frame.time - origin_s, frame)
-
-
-def in_order(shots: Iterator[_Shot]) -> Iterator[_Shot]:
-    """The same frames in the same order with their times sorted: decoders emit in presentation order, always.
-
-    `times 1 3 2 4 -> 1 2 3 4`. Holds back REORDER_FRAMES frames.
-    """
-    times_s: list[float] = []
-    waiting: list[_Shot] = []
-    for shot in shots:
-        heappush(times_s, shot.time_s)
-        waiting.append(shot)
-        if len(waiting) > REORDER_FRAMES:
-            yield _Shot(heappop(times_s), waiting.pop(0).frame)
-    for shot in waiting:
-        yield _Shot(heappop(times_s), shot.frame)
-
-
-def pick(shots: Iterator[_Shot], wanted_s: list[float]) -> Iterator[tuple[float, _Shot]]:
-    """For each wanted time, ascending, the last frame that starts by then; the first frame if none does."""
-    pending = iter(wanted_s)
-    wanted = next(pending, None)
-    before: _Shot | None = None
-    for shot in shots:
-        while wanted is not None and shot.time_s > wanted + sampling.SAME_TIME_S:
-            yield wanted, before or shot
-            wanted = next(pending, None)
-        if wanted is None:
-            return
-        before = shot
-    while wanted is not None and before is not None:
-        yield wanted, before
-        wanted = next(pending, None)
+            if frame.time is not None and not damage.spoils(frame):
+                yield Shot(frame.time - origin_s, frame)
 
 
 class _Resizer:
@@ -345,12 +313,12 @@ def _seek(container: Any, stream: Any, moment_s: float) -> None:
 
 
 def _resize_picked(
-    picked: Iterator[tuple[float, _Shot]], scale: _Scale, posters_s: Collection[float]
+    picked: Iterator[tuple[float, Shot]], scale: _Scale, posters_s: Collection[float]
 ) -> dict[float, _Sample]:
     """Pictures H x W x 3 of the picked frames, by wanted time; a frame picked twice is scaled once."""
     resizer = _Resizer()
     taken: dict[float, _Sample] = {}
-    last: tuple[_Shot, Picture] | None = None
+    last: tuple[Shot, Picture] | None = None
     for wanted, shot in picked:
         if last is None or last[0] is not shot:
             last = shot, scale(resizer, shot.frame)
@@ -375,6 +343,12 @@ def _true_times(window: Window, taken: dict[float, _Sample]) -> tuple[float, ...
     if not _intact_count(window, taken):
         return None
     return tuple(taken[t].time_s for t in window.frame_times_s)
+
+
+def library_versions() -> dict[str, str]:
+    """PyAV and the parts of FFmpeg that read and decode files."""
+    parts = {name: ".".join(map(str, version)) for name, version in av.library_versions.items()}
+    return {"av": av.__version__, **{name: parts[name] for name in ("libavformat", "libavcodec")}}
 
 
 def write_video(path: Path, frames: Iterator[Picture], *, shape: tuple[int, int], rate_hz: int) -> None:

@@ -2,8 +2,8 @@
 
 A stage maps a batch of records to records. A bad file (`VideoError`) becomes a `Failed` record here and nowhere else;
 any other exception is a bug and stops the run. On Ray, decoding runs in tasks that are isolated, bounded by a deadline
-and recycled; what their death took along is missing from the output, and the caller counts. The loop has no such
-walls: it is for tests, debugging and small jobs.
+and recycled; their death becomes a `Failed` record too (see `walls`), and what leaves no trace the caller counts.
+The loop has a cap on memory and no other wall: it is for tests, debugging and small jobs.
 
 The shape (read_parquet leaf, one record per block, bounded retries, errored blocks tolerated) was measured: with the
 defaults a crashing worker is restarted for ever, and one bad record takes its block along.
@@ -11,7 +11,6 @@ defaults a crashing worker is restarted for ever, and one bad record takes its b
 
 from __future__ import annotations
 
-import faulthandler
 import logging
 import os
 import pickle
@@ -19,7 +18,7 @@ import traceback
 import uuid
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -30,7 +29,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline import interrupts
+from pipeline import interrupts, walls
 from pipeline.settings import EngineName
 from schemas.errors import EngineError, VideoError
 from schemas.records import Failed
@@ -54,7 +53,8 @@ class Stage:
     resident: bool = False  # keep one worker and its state instead of short tasks
     num_cpus: float = 1.0
     num_gpus: float = 0.0
-    deadline_s: Callable[[Any], float] | None = None  # per record; enforced on Ray only
+    deadline_s: Callable[[Any], float] | None = None  # per record, for stages of 1; enforced on Ray only
+    memory_bytes: int | None = None  # how much more than before a call may take
 
 
 def run(stages: list[Stage], records: Iterable[Any], *, engine: EngineName, scratch: Path) -> Iterator[Any]:
@@ -72,7 +72,8 @@ def attempt(stage: Stage, records: list[Any]) -> list[Any]:
     if not sound:
         return failed
     try:
-        return failed + stage.work(sound)
+        with nullcontext() if stage.memory_bytes is None else walls.memory_cap(stage.memory_bytes):
+            return failed + stage.work(sound)
     except VideoError as error:
         if len(sound) > 1:
             raise EngineError(f"stage {stage.name} raised {error!r} for a batch; only one record may fail") from error
@@ -108,6 +109,7 @@ def _run_ray(stages: list[Stage], records: Iterable[Any], scratch: Path) -> Iter
         _raise_bugs(scratch)
         yield from (_load(blob.as_py()) for blob in batch["record"])
     _raise_bugs(scratch)
+    yield from walls.deaths(scratch)
 
 
 def _dataset(stages: list[Stage], plan: Path, scratch: Path) -> Any:
@@ -186,26 +188,24 @@ def _call(stage: Stage, scratch: Path, batch: dict[str, Any]) -> dict[str, Any]:
     """Runs a stage on a batch inside a Ray worker. A bug is written down before it is raised: Ray drops it."""
     records = [_load(blob) for blob in batch["record"]]
     try:
-        with _deadline(stage, records):
-            done = attempt(stage, records)
+        done = _attempt_watched(stage, records, scratch)
     except Exception:
         (scratch / f"bug-{uuid.uuid4().hex}.txt").write_text(traceback.format_exc())
         raise
     return {"record": np.array([*map(_dump, done), None], dtype=object)[:-1]}
 
 
-@contextmanager
-def _deadline(stage: Stage, records: list[Any]) -> Iterator[None]:
-    """Ends this process when the work takes too long, even inside C code that never lets Python run."""
+def _attempt_watched(stage: Stage, records: list[Any], scratch: Path) -> list[Any]:
+    """`attempt` with the stage's deadline, in a process that may die of it."""
     sound = [record for record in records if not isinstance(record, Failed)]
     if stage.deadline_s is None or not sound:
-        yield
-        return
-    faulthandler.dump_traceback_later(sum(map(stage.deadline_s, sound)), exit=True)
-    try:
-        yield
-    finally:
-        faulthandler.cancel_dump_traceback_later()
+        return attempt(stage, records)
+    (record,) = sound
+    case = (scratch, stage.name, record, stage.deadline_s(record))
+    if (failed := walls.timed_out(*case)) is not None:
+        return [failed]
+    with walls.watched(*case):
+        return attempt(stage, records)
 
 
 def _raise_bugs(scratch: Path) -> None:

@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pipeline import decode, engine, interrupts, lease, ledger, plan, revisions, sources, vectors
+from pipeline import deadletter, decode, engine, interrupts, lease, ledger, plan, revisions, sources, vectors
 from pipeline.archive import Archive, write_part
 from pipeline.embed import CLIPS_PER_PASS, Embed, device_named
 from pipeline.engine import Stage
@@ -102,7 +102,10 @@ def _show_waiting(job: Job, waited_s: float) -> None:
 def _informed(job: Job, term: int | None = None) -> Job:
     """The job with what the archive holds now, and the term under which it may write."""
     archive = Archive(job.archive.folder, term)
-    return replace(job, archive=archive, known=archive.known_videos(job.space.id) if archive.exists() else {})
+    if not archive.exists():
+        return replace(job, archive=archive)
+    space = job.space.id
+    return replace(job, archive=archive, known=archive.known_videos(space), letters=archive.letters(space))
 
 
 def _space(settings: IndexSettings) -> tuple[Space, tuple[str, ...]]:
@@ -156,6 +159,10 @@ def _execute(job: Job, held: Lease, found: Survey, scratch: Path, began: float) 
     settled = [row for failed in found.failures if (row := revisions.unreadable(job, failed)) is not None]
     settled += [revisions.touched(job, source) for source in found.touched]
     settled += [revisions.gone(job, video) for video in found.gone]
+    job.archive.commit_letters(
+        [letter for failed in found.failures for letter in deadletter.of_file(job, failed)]
+        + [letter for video in found.gone for letter in deadletter.of_gone(job, video)]
+    )
     job.archive.commit_videos(settled)
     try:
         rows = _index_units(job, held, found, scratch)
@@ -248,6 +255,8 @@ def _commit_finished(job: Job, unfinished: dict[str, _Tally]) -> list[VideoRow]:
     complete = [video_id for video_id, tally in unfinished.items() if tally.is_complete]
     tallies = [unfinished.pop(video_id) for video_id in complete]
     rows = [revisions.indexed(job, tally.plan, tally.outcomes, tally.failures) for tally in tallies]
+    told = [deadletter.of_video(job, tally.plan, row, tally.failures) for tally, row in zip(tallies, rows, strict=True)]
+    job.archive.commit_letters([letter for letters in told for letter in letters])
     job.archive.commit_videos(rows)
     return rows
 
@@ -277,6 +286,7 @@ def _stages(job: Job, units: list[Unit]) -> list[Stage]:
             name="decode",
             work=partial(decode.decode_units, job.space.model.image_size),
             deadline_s=lambda unit: unit.deadline_s,
+            memory_bytes=plan.MEMORY_BYTES,
         ),
         Stage(
             name="embed",

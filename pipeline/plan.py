@@ -12,15 +12,19 @@ from typing import Any
 import xxhash
 
 from pipeline import sources
-from schemas.records import Failed, HashedFile, InspectedVideo, SourceFile, Unit, UnitOutcome, VideoRow
+from schemas.records import Failed, HashedFile, InspectedVideo, Letter, SourceFile, Unit, UnitOutcome, VideoRow
 
 CLIPS_PER_UNIT = 64
 MAX_ATTEMPTS = 3  # runs that try a file which kills its worker; then it is left alone until its content changes
+
+# What one record may take: a decoder's seventeen frames of 8192 x 8192 pixels, and the clips of a unit twice over.
+MEMORY_BYTES = 4 << 30
 
 # Deadlines catch hangs, not slowness: several times what one slow core needs for a frame of HEVC.
 DEADLINE_BASE_S = 60.0
 DEADLINE_PER_PACKET_S = 0.02
 DEADLINE_PER_MEGAPIXEL_S = 0.1
+DECODED_TO_REACH = 0.1  # of that for a packet before the unit: where seeking fails, they are decoded and thrown away
 READ_BYTES_PER_S = 2e6  # slower than any disk or network worth indexing from
 
 
@@ -82,6 +86,16 @@ def is_unsettled(known: VideoRow) -> bool:
     return known.status in ("failed", "partial") and not known.permanent and known.attempts < MAX_ATTEMPTS
 
 
+def is_left_alone(file: SourceFile, letter: Letter | None) -> bool:
+    """Whether a file as it is now has failed too often already: one whose earlier content is still shown."""
+    return (
+        letter is not None
+        and letter.state == "open"
+        and letter.attempts >= MAX_ATTEMPTS
+        and (letter.size_bytes, letter.mtime_s) == (file.size_bytes, file.mtime_s)
+    )
+
+
 def is_same_content(source: HashedFile, known: VideoRow | None) -> bool:
     """Whether a file that was read turns out to hold what the archive already has."""
     return (
@@ -90,6 +104,13 @@ def is_same_content(source: HashedFile, known: VideoRow | None) -> bool:
         and known.fingerprint == source.fingerprint
         and not is_unsettled(known)
     )
+
+
+def is_same_try(source: HashedFile, known: VideoRow | Letter) -> bool:
+    """Whether a file that failed is what failed before; where it could not be read, size and time tell."""
+    if source.fingerprint or known.fingerprint:
+        return source.fingerprint == known.fingerprint
+    return (source.file.size_bytes, source.file.mtime_s) == (known.size_bytes, known.mtime_s)
 
 
 def new_video_id(source: HashedFile) -> str:
@@ -131,17 +152,22 @@ def _units(video: InspectedVideo, video_id: str, revision: int, space: str) -> t
             space=space,
             uri=video.source.file.uri,
             windows=video.windows[start : start + CLIPS_PER_UNIT],
-            deadline_s=_decode_deadline_s(video),
+            deadline_s=_decode_deadline_s(video, start),
         )
         for segment, start in enumerate(starts)
     )
 
 
-def _decode_deadline_s(video: InspectedVideo) -> float:
-    """Longest time decoding may take: a unit may have to decode the whole file when seeking fails."""
-    megapixels = video.profile.width * video.profile.height / 1e6
-    per_packet_s = DEADLINE_PER_PACKET_S + DEADLINE_PER_MEGAPIXEL_S * megapixels
-    return DEADLINE_BASE_S + video.profile.packet_count * per_packet_s
+def _decode_deadline_s(video: InspectedVideo, start: int) -> float:
+    """Longest time that decoding the unit whose first window is number `start` may take.
+
+    Scaled to the unit's length, and a tenth of that for what lies before it.
+    """
+    per_packet_s = DEADLINE_PER_PACKET_S + DEADLINE_PER_MEGAPIXEL_S * video.profile.width * video.profile.height / 1e6
+    # By windows and not by seconds: where time stamps jump there is time and no packet.
+    own = min(CLIPS_PER_UNIT, len(video.windows) - start)
+    packets = video.profile.packet_count * (own + DECODED_TO_REACH * start) / len(video.windows)
+    return DEADLINE_BASE_S + packets * per_packet_s
 
 
 def inspect_deadline_s(file: SourceFile) -> float:

@@ -78,7 +78,7 @@ def unreadable(job: Job, failed: Failed) -> VideoRow | None:
         return None
     video_id = known.video_id if known else plan.new_video_id(source)
     row = _row(job, source, video_id, known.revision + 1 if known else 1, UNKNOWN_PROFILE)
-    same = known is not None and known.fingerprint == source.fingerprint
+    same = known is not None and plan.is_same_try(source, known)
     return replace(
         row,
         status="failed",

@@ -6,7 +6,7 @@ Runs on the engine like everything that opens files: a file that kills its reade
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from pipeline.archive import Archive
 from pipeline.engine import Stage
 from pipeline.plan import VideoPlan
 from pipeline.settings import IndexSettings, Space
-from schemas.records import Failed, HashedFile, InspectedVideo, SourceFile, VideoRow
+from schemas.records import Failed, HashedFile, InspectedVideo, Letter, Place, SourceFile, VideoRow
 
 WORKER_DIED = "worker_died"
 
@@ -41,6 +41,7 @@ class Job:
     known: Mapping[str, VideoRow]
     watch: Callable[[Progress], None]
     notes: tuple[str, ...] = ()  # what a user must know of the model
+    letters: Mapping[Place, Letter] = field(default_factory=dict)  # the dead-letter as it was before
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +63,8 @@ class Survey:
 def survey(job: Job, inventory: sources.Inventory, scratch: Path) -> Survey:
     """Reads what must be read and plans it."""
     found = plan.difference(inventory.files, job.known, inventory.root)
-    inspected, failures = _inspect(job, found.to_read, scratch)
+    to_read = tuple(file for file in found.to_read if not plan.is_left_alone(file, job.letters.get((file.uri, None))))
+    inspected, failures = _inspect(job, to_read, scratch)
     same: list[InspectedVideo] = []
     changed: list[InspectedVideo] = []
     for video in inspected:
@@ -72,7 +74,7 @@ def survey(job: Job, inventory: sources.Inventory, scratch: Path) -> Survey:
         plans=_plans(job, changed),
         failures=(*inventory.problems, *failures),
         touched=tuple(video.source for video in same),
-        unchanged=found.unchanged + len(same),
+        unchanged=found.unchanged + len(found.to_read) - len(to_read) + len(same),
         gone=found.gone,
     )
 
@@ -81,7 +83,12 @@ def _inspect(job: Job, files: tuple[SourceFile, ...], scratch: Path) -> tuple[li
     """Fingerprint and packet index of every file, and those that have none."""
     stages = [
         Stage(name="fingerprint", work=sources.fingerprint_files, deadline_s=plan.inspect_deadline_s),
-        Stage(name="inspect", work=partial(decode.inspect_files, job.space.sampling), deadline_s=_inspect_deadline_s),
+        Stage(
+            name="inspect",
+            work=partial(decode.inspect_files, job.space.sampling),
+            deadline_s=_inspect_deadline_s,
+            memory_bytes=plan.MEMORY_BYTES,
+        ),
     ]
     inspected: list[InspectedVideo] = []
     failures: list[Failed] = []
@@ -102,8 +109,8 @@ def _inspect_deadline_s(file: HashedFile) -> float:
 
 
 def died(record: Any, stage: str, deadline_s: float) -> Failed:
-    """The failure of a record that took its worker along."""
-    error = f"the worker died on it twice: a crash, out of memory, or over its deadline of {deadline_s:.0f} s"
+    """The failure of a record that was lost without a trace, with its machine perhaps."""
+    error = f"its worker was lost twice, within its deadline of {deadline_s:.0f} s or not"
     return Failed(record, WORKER_DIED, error, stage, permanent=False)
 
 

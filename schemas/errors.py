@@ -14,7 +14,8 @@
         ├── UnreadableFile        the bytes cannot be read (permissions, vanished, I/O)
         ├── NotAVideo             no demuxer we allow accepts it, or it has no video stream
         ├── UndecodableVideo      a video stream from which no intact frame comes out
-        └── TooLarge              frames beyond the size cap
+        ├── TooLarge              frames beyond the size cap
+        └── OutOfMemory           more memory than one record may take
 
 Only `VideoError` is ever turned into a failure row, and only by `pipeline/engine.py`; `pipeline/feed.py` leaves such a
 video out of a batch. The rest stops the run.
@@ -103,3 +104,10 @@ class TooLarge(VideoError):
     """The frames are larger than the decoder's cap."""
 
     kind = "too_large"
+
+
+class OutOfMemory(VideoError):
+    """Working on the file took more memory than its worker may have."""
+
+    kind = "memory"
+    permanent = False

@@ -18,6 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 VideoStatus = Literal["ok", "partial", "failed", "gone"]
+LetterState = Literal["open", "retry", "settled"]
+Place = tuple[str, float | None]  # a uri and where a unit of it starts, or None for the whole file
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +179,35 @@ class VideoRow:
     attempts: int
     run_id: str
     indexed_at: Any  # datetime in UTC
+
+
+@dataclass(frozen=True, slots=True)
+class Letter:
+    """One row of the dead-letter, the `failures` table; see schemas/tables.py for the columns."""
+
+    space: str
+    uri: str
+    fingerprint: str
+    size_bytes: int
+    mtime_s: float
+    unit_id: str | None
+    start_s: float | None
+    end_s: float | None
+    stage: str
+    error_kind: str
+    error: str
+    permanent: bool
+    attempts: int
+    first_seen: Any  # datetime in UTC
+    last_seen: Any  # datetime in UTC
+    run_id: str
+    decoder: str
+    state: LetterState
+
+    @property
+    def place(self) -> Place:
+        """What it is about: equal for two letters of which the later one counts."""
+        return self.uri, self.start_s
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""The four tables of an archive as pyarrow schemas. A change here needs a new `SCHEMA_VERSION`.
+"""The five tables of an archive as pyarrow schemas. A change here needs a new `SCHEMA_VERSION`.
 
 `videos` is append-only: the current row of a (video_id, space) is the one with the highest revision, and of those the
 latest `indexed_at`. A clip is visible if its (video_id, revision, space) is that of a current row that is not gone.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2  # 2 added `failures`; an archive of version 1 gets it with its next run, and has none until then
 
 _TIME = pa.timestamp("us", tz="UTC")
 
@@ -84,5 +84,29 @@ RUNS = pa.schema(
     ]
 )
 
-TABLES = {"videos": VIDEOS, "clips": CLIPS, "tags": TAGS, "runs": RUNS}
+# The dead-letter. Append-only: the current row of a (space, uri, start_s) is the one with the latest `last_seen`.
+FAILURES = pa.schema(
+    [
+        ("space", pa.string()),
+        ("uri", pa.string()),
+        ("fingerprint", pa.string()),  # of the content it failed on; empty where the file was not read to its end
+        ("size_bytes", pa.int64()),
+        ("mtime_s", pa.float64()),
+        ("unit_id", pa.string()),  # null, as the next two: the file as a whole
+        ("start_s", pa.float64()),
+        ("end_s", pa.float64()),
+        ("stage", pa.string()),
+        ("error_kind", pa.string()),
+        ("error", pa.string()),
+        ("permanent", pa.bool_()),
+        ("attempts", pa.int32()),
+        ("first_seen", _TIME),
+        ("last_seen", _TIME),
+        ("run_id", pa.string()),
+        ("decoder", pa.string()),  # versions of the libraries that decode
+        ("state", pa.string()),  # open | retry (asked for, not tried yet) | settled
+    ]
+)
+
+TABLES = {"videos": VIDEOS, "clips": CLIPS, "tags": TAGS, "runs": RUNS, "failures": FAILURES}
 PARTITIONS = {"clips": ["space"]}

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import ctypes
 import os
+import signal
 from dataclasses import dataclass, field
 from pathlib import Path
+
+import numpy as np
 
 from schemas.errors import NotAVideo, UnreadableFile
 
@@ -43,6 +46,16 @@ def _hang() -> None:
     ctypes.PyDLL(None).sleep(3600)
 
 
+def _killed() -> None:
+    """As the kernel does when memory runs out: nothing can be said any more."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _glutton() -> None:
+    """Asks for more than any cap of the tests allows, and would touch all of it."""
+    np.ones(1 << 30, np.uint8)
+
+
 def _bad_file() -> None:
     raise NotAVideo("this is text")
 
@@ -59,6 +72,8 @@ DEEDS = {
     "work": lambda: None,
     "segfault": _segfault,
     "hang": _hang,
+    "killed": _killed,
+    "glutton": _glutton,
     "bad_file": _bad_file,
     "lost_disk": _lost_disk,
     "bug": _bug,

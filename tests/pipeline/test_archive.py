@@ -44,7 +44,7 @@ def shown(archive: Archive, space: str = SPACE) -> set[tuple[str, int]]:
 # --- the folder
 
 
-def test_a_new_archive_has_four_empty_tables(archive: Archive) -> None:
+def test_a_new_archive_has_five_empty_tables(archive: Archive) -> None:
     for name, schema in tables.TABLES.items():
         table = DeltaTable(archive.folder / name)
         assert table.version() == 0

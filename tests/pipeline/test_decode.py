@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from pipeline import decode, sampling
+from pipeline import decode, picking, sampling
 from schemas.errors import NotAVideo, TooLarge, UndecodableVideo
 from schemas.records import Unit
 from tests.media import (
@@ -370,7 +370,6 @@ def texture(number: int, size: tuple[int, int]) -> np.ndarray:
     return np.clip(moving + grain, 0, 255).astype(np.uint8)
 
 
-@pytest.mark.xfail(reason="frames between a damaged frame and the next key frame are smeared and count as intact")
 def test_damage_that_spreads_to_later_frames_is_counted_up_to_the_next_key_frame(tmp_path: Path) -> None:
     path = make_video(tmp_path / "smear.mp4", frames=75, size=(320, 240), gop=25, paint=texture)
     damage_packets(path, [26])
@@ -443,16 +442,16 @@ def test_absurd_time_stamps_are_refused_before_windows_are_made_of_them(tmp_path
 
 def shots(times_s: list[float]) -> Iterator:
     """Frames in presentation order with these times; a frame is its place."""
-    return (decode._Shot(time_s, SimpleNamespace(place=place)) for place, time_s in enumerate(times_s))
+    return (picking.Shot(time_s, SimpleNamespace(place=place)) for place, time_s in enumerate(times_s))
 
 
 @given(st.data())
 def test_times_out_of_order_are_sorted_and_frames_stay_in_order(data: st.DataObject) -> None:
     count = data.draw(st.integers(0, 30))
     # No time is further than REORDER_FRAMES places from home.
-    keys = [place + data.draw(st.floats(0, decode.REORDER_FRAMES - 0.01)) for place in range(count)]
+    keys = [place + data.draw(st.floats(0, picking.REORDER_FRAMES - 0.01)) for place in range(count)]
     shuffled = [float(place) for place in sorted(range(count), key=keys.__getitem__)]
-    found = list(decode.in_order(shots(shuffled)))
+    found = list(picking.in_order(shots(shuffled)))
     assert [shot.time_s for shot in found] == sorted(shuffled)
     assert [shot.frame.place for shot in found] == list(range(count))
 
@@ -463,14 +462,14 @@ def test_times_out_of_order_are_sorted_and_frames_stay_in_order(data: st.DataObj
 )
 def test_each_time_gets_the_frame_on_the_screen_then(times: list[int], wanted: list[int]) -> None:
     times, wanted = sorted(times), sorted(wanted)
-    found = list(decode.pick(shots([float(t) for t in times]), [float(w) for w in wanted]))
+    found = list(picking.pick(shots([float(t) for t in times]), [float(w) for w in wanted]))
     assert [moment for moment, _ in found] == wanted
     expected = [max((t for t in times if t <= moment), default=times[0]) for moment in wanted]
     assert [shot.time_s for _, shot in found] == expected
 
 
 def test_nothing_is_picked_from_nothing() -> None:
-    assert list(decode.pick(shots([]), [1.0, 2.0])) == []
+    assert list(picking.pick(shots([]), [1.0, 2.0])) == []
 
 
 def test_frames_behind_the_last_wanted_time_are_not_decoded() -> None:
@@ -478,7 +477,7 @@ def test_frames_behind_the_last_wanted_time_are_not_decoded() -> None:
         yield from shots([0.0, 1.0, 2.0, 3.0])
         raise AssertionError("read on behind what was wanted")
 
-    assert [shot.time_s for _, shot in decode.pick(endless(), [0.5, 1.5])] == [0.0, 1.0]
+    assert [shot.time_s for _, shot in picking.pick(endless(), [0.5, 1.5])] == [0.0, 1.0]
 
 
 def test_stages_keep_the_order_of_their_records(tmp_path: Path) -> None:

@@ -103,6 +103,14 @@ def test_a_bad_file_in_the_loop_leaves_the_others_alone(tmp_path: Path) -> None:
     ]
 
 
+def test_a_cap_on_memory_holds_in_the_loop_too(tmp_path: Path) -> None:
+    stage = Stage(name="first", work=first, memory_bytes=512 << 20)
+    results = local([stage, STAGES[1]], [Task(0, "glutton"), Task(1)], tmp_path)
+    assert numbers(results) == [1]
+    assert [(f.kind, f.permanent) for f in results if isinstance(f, Failed)] == [("memory", False)]
+    assert local(STAGES, [Task(0, "glutton")], tmp_path) == [Result(0, os.getpid())], "no cap, and none left behind"
+
+
 def test_a_bug_in_the_loop_stops_the_run_as_it_is(tmp_path: Path) -> None:
     with pytest.raises(TypeError, match="a bug in the stage"):
         local(STAGES, [Task(0), Task(1, "bug"), Task(2)], tmp_path)
@@ -158,31 +166,51 @@ def test_a_resident_stage_is_one_worker_that_keeps_its_state_and_fills_its_batch
     assert sum(batches.values()) == 7
 
 
+MEMORY_BYTES = 512 << 20
+DISASTERS = {1: "segfault", 3: "hang", 4: "bad_file", 6: "killed", 7: "glutton"}
+
+
 @pytest.fixture(scope="module")
-def disaster(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[list, dict[str, int]]:
-    """What comes out when one record crashes its worker and another hangs in C; and how often each was tried."""
-    notes = tmp_path_factory.mktemp("notes")
-    deeds = {1: "segfault", 3: "hang", 4: "bad_file"}
-    tasks = [Task(number, deeds.get(number, "work"), str(notes)) for number in range(6)]
-    stages = [Stage(name="first", work=first, deadline_s=two_seconds)]
-    results = on_ray(stages, tasks, tmp_path_factory.mktemp("scratch"))
-    return results, {file.name: len(file.read_text().splitlines()) for file in notes.iterdir()}
+def disaster(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[list, dict[str, int], Path]:
+    """What comes out when records kill their workers in every way; how often each was tried; and the scratch folder."""
+    notes, scratch = tmp_path_factory.mktemp("notes"), tmp_path_factory.mktemp("scratch")
+    tasks = [Task(number, DISASTERS.get(number, "work"), str(notes)) for number in range(8)]
+    stages = [Stage(name="first", work=first, deadline_s=two_seconds, memory_bytes=MEMORY_BYTES)]
+    results = on_ray(stages, tasks, scratch)
+    return results, {file.name: len(file.read_text().splitlines()) for file in notes.iterdir()}, scratch
 
 
 @pytest.mark.ray
-def test_a_crash_and_a_hang_cost_their_own_records_only(disaster: tuple[list, dict[str, int]]) -> None:
-    results, _ = disaster
+def test_what_kills_a_worker_costs_its_own_record_only(disaster) -> None:
+    results, _, scratch = disaster
     assert sorted(result.number for result in results if isinstance(result, Task)) == [0, 2, 5]
-    assert [f.record.number for f in results if isinstance(f, Failed)] == [4]
-    assert len(results) == 4, "the caller counts: two records never came back"
+    assert sorted(f.record.number for f in results if isinstance(f, Failed)) == sorted(DISASTERS)
+    assert list(scratch.glob("death-*")) == []
 
 
 @pytest.mark.ray
-def test_what_kills_its_worker_is_tried_twice_at_most(disaster: tuple[list, dict[str, int]]) -> None:
-    _, tried = disaster
+def test_each_way_to_die_has_a_word_of_its_own(disaster) -> None:
+    results, _, _ = disaster
+    failed = {f.record.deed: f for f in results if isinstance(f, Failed)}
+    assert {deed: (f.kind, f.stage, f.permanent) for deed, f in failed.items()} == {
+        "segfault": ("crash", "first", False),
+        "hang": ("timeout", "first", False),
+        "bad_file": ("not_a_video", "first", True),
+        "killed": ("killed", "first", False),
+        "glutton": ("memory", "first", False),
+    }
+    assert failed["hang"].error.startswith("over its deadline of 2 s, and stopped (stages.py, line ")
+    assert failed["segfault"].error.startswith("the worker crashed: Segmentation fault")
+    assert failed["glutton"].error == "needs more than 0.5 GiB of memory"
+
+
+@pytest.mark.ray
+def test_what_kills_its_worker_is_tried_twice_at_most_and_what_hangs_once(disaster) -> None:
+    _, tried, _ = disaster
     assert 1 <= tried["1-segfault"] <= 2
-    assert 1 <= tried["3-hang"] <= 2
-    assert tried["4-bad_file"] == 1, "a bad file is an answer, not a crash"
+    assert 1 <= tried["6-killed"] <= 2
+    assert tried["3-hang"] == 1, "a deadline is long, and waiting for it again is of no use"
+    assert tried["4-bad_file"] == tried["7-glutton"] == 1, "an answer, not a crash"
 
 
 @pytest.mark.ray

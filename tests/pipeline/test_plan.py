@@ -282,6 +282,19 @@ def test_deadlines_grow_with_packets_and_pixels() -> None:
     assert plan.inspect_deadline_s(A) < plan.inspect_deadline_s(replace(A, size_bytes=10**10))
 
 
+def test_a_units_deadline_is_bounded_by_its_own_length() -> None:
+    """Ten hours at 25 Hz in 1080p: a hang in a unit must not be waited for as long as the whole file may take."""
+    profile = replace(PROFILE, width=1920, height=1080, packet_count=900_000)
+    long = replace(video(file_at(A.uri), 3600), profile=profile)
+    short = replace(video(file_at(A.uri), 64), profile=replace(profile, packet_count=16_000))
+    *deadlines_s, last_s = (unit.deadline_s for unit in plan.plan_video(long, None, {}, 0, "s").units)
+    (alone,) = plan.plan_video(short, None, {}, 0, "s").units
+    assert deadlines_s[0] == pytest.approx(alone.deadline_s)
+    assert deadlines_s[0] < 640 * 10, "ten times the footage in it"
+    assert deadlines_s == sorted(deadlines_s), "where seeking fails, a late unit has the way to it besides"
+    assert max(*deadlines_s, last_s) < 36_000, "less than the file lasts"
+
+
 def test_a_failure_knows_its_file_whatever_stage_it_came_from() -> None:
     read = file_at(A.uri)
     for record, expected in [(A, file_at(A.uri, fingerprint="")), (read, read), (video(read), read)]:

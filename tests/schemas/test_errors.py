@@ -8,7 +8,7 @@ import re
 import pytest
 
 from schemas import errors
-from schemas.errors import FootageError, UnreadableFile, VideoError
+from schemas.errors import FootageError, OutOfMemory, UnreadableFile, VideoError
 
 CLASSES = {
     name: kind for name, kind in vars(errors).items() if inspect.isclass(kind) and kind.__module__ == errors.__name__
@@ -52,8 +52,8 @@ def test_each_kind_of_bad_file_has_a_word_of_its_own() -> None:
     assert all(re.fullmatch(r"[a-z_]+", kind) for kind in kinds)
 
 
-def test_only_unreadable_bytes_may_be_readable_tomorrow() -> None:
-    assert [kind for kind in BAD_FILES.values() if not kind.permanent] == [UnreadableFile]
+def test_only_bytes_and_memory_may_be_had_tomorrow() -> None:
+    assert [kind for kind in BAD_FILES.values() if not kind.permanent] == [UnreadableFile, OutOfMemory]
 
 
 @pytest.mark.parametrize("name", CLASSES)

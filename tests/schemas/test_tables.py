@@ -9,7 +9,7 @@ import pytest
 
 from pipeline.tagging import Tag
 from schemas import records, tables
-from schemas.records import VideoRow
+from schemas.records import Letter, VideoRow
 from tests.pipeline.factories import video_row
 
 TEXT, WHOLE, LONG, REAL, YES_NO, MOMENT = "string", "int32", "int64", "double", "bool", "timestamp[us, tz=UTC]"
@@ -76,7 +76,30 @@ VERSION_1 = {
         "report": TEXT,
     },
 }
-FROZEN = {1: (VERSION_1, {"clips": ["space"]})}
+VERSION_2 = {
+    **VERSION_1,
+    "failures": {
+        "space": TEXT,
+        "uri": TEXT,
+        "fingerprint": TEXT,
+        "size_bytes": LONG,
+        "mtime_s": REAL,
+        "unit_id": TEXT,
+        "start_s": REAL,
+        "end_s": REAL,
+        "stage": TEXT,
+        "error_kind": TEXT,
+        "error": TEXT,
+        "permanent": YES_NO,
+        "attempts": WHOLE,
+        "first_seen": MOMENT,
+        "last_seen": MOMENT,
+        "run_id": TEXT,
+        "decoder": TEXT,
+        "state": TEXT,
+    },
+}
+FROZEN = {1: (VERSION_1, {"clips": ["space"]}), 2: (VERSION_2, {"clips": ["space"]})}
 
 
 def test_the_tables_are_those_of_their_schema_version() -> None:
@@ -92,6 +115,10 @@ def test_the_tables_are_those_of_their_schema_version() -> None:
 
 def test_a_video_row_has_the_columns_of_its_table() -> None:
     assert [field.name for field in fields(VideoRow)] == tables.VIDEOS.names
+
+
+def test_a_letter_has_the_columns_of_its_table() -> None:
+    assert [field.name for field in fields(Letter)] == tables.FAILURES.names
 
 
 def test_a_video_row_fits_its_table() -> None:
