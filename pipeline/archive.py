@@ -12,7 +12,7 @@ import json
 import shutil
 import time
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -109,16 +109,24 @@ class Archive:
 
     def current_videos(self, space: str) -> pa.Table:
         """The current row of every video ever seen in a space, in uri order; columns as in `tables.VIDEOS`."""
-        rows = self._read("videos", space=space)
-        order = [("video_id", "ascending"), ("revision", "descending"), ("indexed_at", "descending")]
-        rows = rows.sort_by(order)
-        ids = rows["video_id"].to_numpy(zero_copy_only=False)
-        first = np.concatenate([[True], ids[1:] != ids[:-1]]) if len(ids) else np.zeros(0, bool)
-        return rows.filter(pa.array(first)).sort_by("uri")
+        return _current(self._read("videos", space=space))
+
+    def video_batches(self, space: str, columns: list[str]) -> Iterator[pa.RecordBatch]:
+        """All rows of a space, current or not, a batch at a time: for archives that are too large to hold."""
+        yield from self._dataset("videos").to_batches(columns=columns, filter=pc.field("space") == space)
+
+    def rows_of(self, space: str, video_ids: list[str]) -> dict[str, VideoRow]:
+        """The current rows of the named videos, by video_id."""
+        if not video_ids:
+            return {}
+        wanted = pc.is_in(pc.field("video_id"), pa.array(video_ids, pa.string())) & (pc.field("space") == space)
+        rows = _current(self._dataset("videos").to_table(filter=wanted)).to_pylist()
+        return {row["video_id"]: VideoRow(**row) for row in rows}
 
     def known_videos(self, space: str) -> dict[str, VideoRow]:
-        """The current rows by uri."""
-        return {row["uri"]: VideoRow(**row) for row in self.current_videos(space).to_pylist()}
+        """The current rows by uri. A row that is gone gives way to that of a video which took its place."""
+        rows = self.current_videos(space).to_pylist()
+        return {row["uri"]: VideoRow(**row) for row in sorted(rows, key=lambda row: row["status"] != "gone")}
 
     def uris(self, space: str) -> dict[str, str]:
         """Where each current video of a space is, by video_id."""
@@ -239,6 +247,14 @@ class Archive:
 def _is_table(entry: Path) -> bool:
     """Whether a folder's entry is a table of ours, which an interrupted `create` leaves behind."""
     return entry.name in tables.TABLES and DeltaTable.is_deltatable(str(entry))
+
+
+def _current(rows: pa.Table) -> pa.Table:
+    """Of rows of the videos table the current one of each video, in uri order."""
+    rows = rows.sort_by([("video_id", "ascending"), ("revision", "descending"), ("indexed_at", "descending")])
+    ids = rows["video_id"].to_numpy(zero_copy_only=False)
+    first = np.concatenate([[True], ids[1:] != ids[:-1]]) if len(ids) else np.zeros(0, bool)
+    return rows.filter(pa.array(first)).sort_by("uri")
 
 
 def _revision_key(rows: pa.Table) -> pa.ChunkedArray:

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.archive import Archive
-from schemas.errors import ArchiveError, SpaceMismatch
+from pipeline.runs import run_of_space
+from schemas.errors import SpaceMismatch
 from xclip_core import Encoder, load_encoder
 
 
@@ -26,24 +27,13 @@ class OpenSpace:
         return self.model.provenance.notes if self.model.provenance else ()
 
 
-def serving_run(archive: Archive) -> dict[str, Any]:
-    """The run whose space serves: the last that finished, or, before any has, the last that started."""
-    runs = archive.runs()
-    finished = [run for run in runs if run["state"] == "finished"]
-    if not runs:
-        raise ArchiveError(
-            f"nothing has been indexed into {archive.folder}; run: footage index VIDEOS {archive.folder}"
-        )
-    return (finished or runs)[-1]
-
-
-def open_space(folder: str | Path, model_source: str | None = None) -> OpenSpace:
-    """The serving space of an archive with its model, from where the index run had it unless said otherwise.
+def open_space(folder: str | Path, model_source: str | None = None, space: str | None = None) -> OpenSpace:
+    """The serving space of an archive, or the one named, with its model, from where the index run had it by default.
 
     Raises SpaceMismatch when the model is not the one that made the vectors.
     """
     archive = Archive.open(folder)
-    run = serving_run(archive)
+    run = run_of_space(archive, space)
     # Files move; weights are known by their hash, wherever they lie.
     source = model_source or run["settings"]["index"]["model"]
     made_with = run["settings"]["space"]

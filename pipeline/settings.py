@@ -55,6 +55,23 @@ class IndexSettings:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Policy:
+    """How a run finds out what changed, and what it may retire. No part of a space."""
+
+    rehash: bool = False  # read every file, also those whose size and time are known
+    trust_mtime: bool = False  # take a new name for a vanished file of the same size and time, without reading it
+    keep_gone: bool = False  # videos whose files vanished stay as they are
+    yes: bool = False  # however much of the archive is to be retired
+    keep_space: bool = False  # the space that serves until now is kept when another takes its place
+    whole_archive: bool = False  # the inventory is of all places the archive knows: what is nowhere is gone
+    forget: tuple[str, ...] = ()  # places given up: what is known below them is gone, there or not
+
+    def __post_init__(self) -> None:
+        if self.rehash and self.trust_mtime:
+            raise InputError("--rehash reads every file and --trust-mtime as few as it can; expected one of them")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Space:
     """Everything that decides a vector. Vectors of two spaces are never compared."""
 

@@ -17,7 +17,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-VideoStatus = Literal["ok", "partial", "failed", "gone"]
+# A duplicate holds what another video of its space holds, the one that is ok or partial and of the same fingerprint.
+VideoStatus = Literal["ok", "partial", "duplicate", "failed", "gone"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from pipeline import flows
 from pipeline.archive import Archive
 from pipeline.flows import IndexReport, index
 from pipeline.survey import Progress
-from schemas.errors import ArchiveError, InputError, WeightsError
+from schemas.errors import ArchiveError, WeightsError
 from tests.footage import BROKEN, CLIPS, VIDEOS, film
 
 CLIP_COLUMNS = ["clip_id", "unit_id", "video_id", "revision", "start_s", "end_s", "frame_times_s", "intact_samples"]
@@ -115,17 +115,6 @@ def test_a_video_that_comes_back_is_indexed_again(own_pile: Path, settings_for, 
     shutil.move(away, own_pile / "sub/up.mp4")
     assert index(own_pile, folder, settings_for()).indexed == 1
     assert sorted(map(str, clips(folder, space, ["start_s", "embedding"]))) == sorted(map(str, before))
-
-
-def test_a_vanished_root_retires_nothing(own_pile: Path, settings_for, tmp_path: Path) -> None:
-    space = index(own_pile, tmp_path / "archive", settings_for()).space
-    shutil.rmtree(own_pile)
-    with pytest.raises(InputError, match="there is nothing at"):
-        index(own_pile, tmp_path / "archive", settings_for())
-    own_pile.mkdir()
-    with pytest.raises(InputError, match="no video files under"):
-        index(own_pile, tmp_path / "archive", settings_for())
-    assert len(clips(tmp_path / "archive", space, ["clip_id"])) == CLIPS
 
 
 def test_indexing_one_file_retires_no_other(own_pile: Path, settings_for, tmp_path: Path) -> None:
