@@ -1,6 +1,7 @@
 """`footage`: the commands and how they end. Heavy libraries are imported by the command that needs them.
 
-Exit codes: 0 all done, 1 error, 2 wrong usage, 3 finished but some videos failed, 130 interrupted.
+Exit codes: 0 all done, 1 error, 2 wrong usage, 3 finished but some videos failed, 4 refused to retire
+videos that may well be there (a person must look), 130 interrupted.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from jobs.index import index
 from jobs.info import info
 from jobs.models import models
 from jobs.pretrain import pretrain
+from jobs.reindex import reindex
 from jobs.search import search
 from jobs.tag import tag
 
@@ -40,7 +42,7 @@ def options(
     console.quiet_libraries(debug=debug)
 
 
-for command in (index, search, tag, info, models, convert, finetune, evaluate, demo, pretrain):
+for command in (index, reindex, search, tag, info, models, convert, finetune, evaluate, demo, pretrain):
     app.command()(command)
 
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass
 from typing import TYPE_CHECKING, Any
 
-from schemas.errors import FootageError
+from schemas.errors import FootageError, RefusedToRetire
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -19,9 +19,10 @@ if TYPE_CHECKING:
     from pipeline.survey import Progress
 
 # What is counted in a phase; others go by seconds of footage.
-COUNTED = {"inspect": "files", "evaluate": "files", "train": "steps"}
+COUNTED = {"compare": "files", "inspect": "files", "evaluate": "files", "train": "steps"}
 EXIT_ERROR = 1
 EXIT_SOME_FAILED = 3
+EXIT_REFUSED = 4  # to retire videos: a disk is missing, or a person must say yes
 EXIT_INTERRUPTED = 130
 
 
@@ -65,7 +66,7 @@ def run(app: Callable[[], None], *, debug: bool) -> int:
         if debug:
             traceback.print_exc()
         messages().print(f"[bold red]error:[/] {_escaped(str(error))}", soft_wrap=True)
-        return EXIT_ERROR
+        return EXIT_REFUSED if isinstance(error, RefusedToRetire) else EXIT_ERROR
     except SystemExit as end:  # typer's way to end, also after Ctrl-C
         if end.code == EXIT_INTERRUPTED:
             messages().print("stopped; what was committed stays, run the same command again to go on")
