@@ -1,7 +1,7 @@
 """`footage`: the commands and how they end. Heavy libraries are imported by the command that needs them.
 
 Exit codes: 0 all done, 1 error, 2 wrong usage, 3 finished but some videos failed, 4 another run is at work on the
-archive, 130 stopped by Ctrl-C, 143 by SIGTERM.
+archive, 5 refused to retire videos that may well be there (a person must look), 130 stopped by Ctrl-C, 143 by SIGTERM.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from jobs.index import index
 from jobs.info import info
 from jobs.models import models
 from jobs.pretrain import pretrain
+from jobs.reindex import reindex
 from jobs.retry import retry
 from jobs.rollback import rollback
 from jobs.search import search
@@ -48,6 +49,7 @@ def options(
 
 for command in (
     index,
+    reindex,
     search,
     tag,
     info,

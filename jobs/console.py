@@ -12,7 +12,7 @@ from dataclasses import asdict, is_dataclass
 from typing import TYPE_CHECKING, Any
 
 from pipeline.interrupts import Stopped, obeyed
-from schemas.errors import ArchiveBusy, FootageError
+from schemas.errors import ArchiveBusy, FootageError, RefusedToRetire
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -20,10 +20,17 @@ if TYPE_CHECKING:
     from pipeline.survey import Progress
 
 # What is counted in a phase; others go by seconds of footage.
-COUNTED = {"inspect": "files", "evaluate": "files", "train": "steps", "wait": "s for another run"}
+COUNTED = {
+    "compare": "files",
+    "inspect": "files",
+    "evaluate": "files",
+    "train": "steps",
+    "wait": "s for another run",
+}
 EXIT_ERROR = 1
 EXIT_SOME_FAILED = 3
 EXIT_BUSY = 4
+EXIT_REFUSED = 5  # to retire videos: a disk is missing, or a person must say yes
 
 
 def messages() -> Console:
@@ -58,6 +65,13 @@ def quiet_libraries(*, debug: bool) -> None:
     logging.basicConfig(level=level, format="%(levelname)s %(name)s: %(message)s")
 
 
+def _exit_code(error: Exception) -> int:
+    """How a command ends that an error ended: what a scheduler does about some is different."""
+    if isinstance(error, ArchiveBusy):
+        return EXIT_BUSY
+    return EXIT_REFUSED if isinstance(error, RefusedToRetire) else EXIT_ERROR
+
+
 def run(app: Callable[[], None], *, debug: bool) -> int:
     """Runs the application; errors that a user can act on become one sentence and exit code 1, a signal 128 more."""
     try:
@@ -67,7 +81,7 @@ def run(app: Callable[[], None], *, debug: bool) -> int:
         if debug:
             traceback.print_exc()
         messages().print(f"[bold red]error:[/] {_escaped(str(error))}", soft_wrap=True)
-        return EXIT_BUSY if isinstance(error, ArchiveBusy) else EXIT_ERROR
+        return _exit_code(error)
     except SystemExit as end:  # typer's way to end, also after a signal
         stopped = _stopped(end)
         if stopped is None:

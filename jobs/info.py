@@ -15,12 +15,13 @@ if TYPE_CHECKING:
 
 def info(
     archive: Annotated[Path, typer.Argument(help="The archive's folder.")],
+    space: Annotated[str | None, typer.Option(help="One of the spaces listed, if not the serving one.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Show videos by status, clips, hours, space, model, versions, sizes and the last runs."""
     from pipeline.overview import overview
 
-    found = overview(archive)
+    found = overview(archive, space)
     if as_json:
         console.print_json(found)
     else:
@@ -56,6 +57,7 @@ def _rows(found: Overview) -> list[tuple[str, str]]:
         ("footage", f"{found.hours:.2f} hours"),
         ("tags", str(found.tags)),
         ("space", found.space),
+        ("spaces", ", ".join(f"{line.space} {line.state}" for line in found.spaces)),
         ("model", found.model),
         ("sampling", f"{sampling['frames']} frames of {sampling['window_s']:g} s every {sampling['stride_s']:g} s"),
         ("sizes", sizes),

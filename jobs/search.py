@@ -22,13 +22,16 @@ def search(
     no_rerank: Annotated[bool, typer.Option("--no-rerank", help="Rank by the plain text vector alone.")] = False,
     html: Annotated[Path | None, typer.Option(help="Also write a contact sheet, one self-contained page.")] = None,
     model: Annotated[str | None, typer.Option(help="Where the model is now, if it was moved.")] = None,
+    space: Annotated[
+        str | None, typer.Option(help="A space that `footage info` lists, if not the serving one.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Find the moments that fit a text best."""
     from pipeline import contact_sheet, serving
     from pipeline import search as searching
 
-    opened = serving.open_space(archive, model)
+    opened = serving.open_space(archive, model, space)
     console.caution(opened.notes)
     answer = searching.search(opened, text, top=top, rerank=not no_rerank)
     if html is not None:

@@ -20,6 +20,9 @@ def tag(
     top: Annotated[int, typer.Option(help="Labels kept per clip; 0 keeps all.")] = 3,
     out: Annotated[Path | None, typer.Option(help="Also write the tags to a .csv, .jsonl or .parquet file.")] = None,
     model: Annotated[str | None, typer.Option(help="Where the model is now, if it was moved.")] = None,
+    space: Annotated[
+        str | None, typer.Option(help="A space that `footage info` lists, if not the serving one.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Score every clip with every label by the model's own score and keep the best."""
@@ -28,7 +31,7 @@ def tag(
     label_set = label_sets.read_labels(labels)
     if out is not None:
         tagging.check_export(out)
-    opened = serving.open_space(archive, model)
+    opened = serving.open_space(archive, model, space)
     console.caution(opened.notes)
     report = tagging.tag(opened, label_set, top=top)
     if out is not None:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import shutil
 import time
-import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -26,10 +25,10 @@ from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundErr
 from deltalake.transaction import AddAction, RemoveAction
 from pyarrow import fs
 
-from pipeline import parts, plan
+from pipeline import parts
 from schemas import tables
 from schemas.errors import ArchiveError, LeaseLost
-from schemas.records import EmbeddedUnit, Letter, Part, Place, UnitOutcome, VideoRow
+from schemas.records import Letter, Part, Place, UnitOutcome, VideoRow
 
 SHOWN = ("ok", "partial")
 # By this name Delta keeps the highest term of a lease that wrote a table; see pipeline/lease.py.
@@ -125,6 +124,18 @@ class Archive:
         """The current row of every video ever seen in a space, in uri order; columns as in `tables.VIDEOS`."""
         return current_rows(self._read("videos", space=space))
 
+    def video_batches(self, space: str, columns: list[str]) -> Iterator[pa.RecordBatch]:
+        """All rows of a space, current or not, a batch at a time: for archives that are too large to hold."""
+        yield from self._dataset("videos").to_batches(columns=columns, filter=pc.field("space") == space)
+
+    def rows_of(self, space: str, video_ids: list[str]) -> dict[str, VideoRow]:
+        """The current rows of the named videos, by video_id."""
+        if not video_ids:
+            return {}
+        wanted = pc.is_in(pc.field("video_id"), pa.array(video_ids, pa.string())) & (pc.field("space") == space)
+        rows = current_rows(self._dataset("videos").to_table(filter=wanted)).to_pylist()
+        return {row["video_id"]: VideoRow(**row) for row in rows}
+
     def shown_revisions(self, space: str) -> pa.Array:
         """The `revision_key` of every revision whose clips can be seen."""
         return shown_keys(self.current_videos(space))
@@ -145,8 +156,9 @@ class Archive:
         return {run["space"]: run["settings"]["space"]["model"]["embed_dim"] for run in self.runs()}
 
     def known_videos(self, space: str) -> dict[str, VideoRow]:
-        """The current rows by uri."""
-        return {row["uri"]: VideoRow(**row) for row in self.current_videos(space).to_pylist()}
+        """The current rows by uri. A row that is gone gives way to that of a video which took its place."""
+        rows = self.current_videos(space).to_pylist()
+        return {row["uri"]: VideoRow(**row) for row in sorted(rows, key=lambda row: row["status"] != "gone")}
 
     def uris(self, space: str) -> dict[str, str]:
         """Where each current video of a space is, by video_id."""
@@ -347,7 +359,7 @@ def _is_begun(entry: Path) -> bool:
 
 
 def current_rows(rows: pa.Table) -> pa.Table:
-    """Of the rows of one space's videos, the current one of each, in uri order."""
+    """Of rows of the videos table the current one of each video, in uri order."""
     rows = rows.sort_by([("video_id", "ascending"), ("revision", "descending"), ("indexed_at", "descending")])
     ids = rows["video_id"].to_numpy(zero_copy_only=False)
     first = np.concatenate([[True], ids[1:] != ids[:-1]]) if len(ids) else np.zeros(0, bool)
@@ -370,49 +382,3 @@ def _grouped(rows: pa.Table) -> Iterable[tuple[tuple[str, str, int], list[dict[s
     for row in rows.to_pylist():
         groups.setdefault((row["unit_id"], row["video_id"], row["revision"]), []).append(row)
     return groups.items()
-
-
-def _clip_table(units: list[EmbeddedUnit]) -> pa.Table:
-    """The clips of units of one space as rows of the clips table, without its partition column."""
-    rows = [
-        {
-            "clip_id": plan.clip_id(unit.unit, window.start_s),
-            "unit_id": unit.unit.unit_id,
-            "video_id": unit.unit.video_id,
-            "revision": unit.unit.revision,
-            "start_s": window.start_s,
-            "end_s": window.end_s,
-            "frame_times_s": list(window.frame_times_s),
-            "intact_samples": intact,
-            "embedding": vector_E,
-            "context": context,
-            "thumbnail": thumbnail,
-        }
-        for unit in units
-        for window, vector_E, context, thumbnail, intact in zip(
-            unit.windows, unit.embedding_NE, unit.contexts, unit.thumbnails, unit.intact_samples, strict=True
-        )
-    ]
-    return pa.Table.from_pylist(rows, schema=parts.file_schema("clips"))
-
-
-def write_part(units: list[EmbeddedUnit], folder: str | Path) -> list[Part]:
-    """Writes the clips of units (all of one space) as one Parquet file in the archive at `folder`; commits nothing."""
-    space = units[0].unit.space
-    path = f"space={space}/part-{uuid.uuid4().hex}.parquet"
-    file = Path(folder, "clips", path)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    table = _clip_table(units)
-    parts.write_batches(file, table.schema, table.to_batches())
-    outcomes = tuple(
-        UnitOutcome(
-            unit.unit.unit_id,
-            unit.unit.video_id,
-            len(unit.windows),
-            sum(unit.intact_samples),
-            unit.decode_s,
-            unit.embed_s,
-        )
-        for unit in units
-    )
-    return [Part(path, file.stat().st_size, table.num_rows, space, outcomes)]

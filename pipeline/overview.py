@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.archive import SHOWN, Archive
-from pipeline.runs import serving_run
+from pipeline.runs import SpaceLine, run_of_space, spaces
 
 RUNS_SHOWN = 5
 
@@ -41,13 +41,14 @@ class Overview:
     sampling: dict[str, Any]
     size_bytes: dict[str, int]
     versions: dict[str, str]
+    spaces: tuple[SpaceLine, ...]
     runs: tuple[RunLine, ...]
 
 
-def overview(folder: str | Path) -> Overview:
-    """Looks at the serving space of an archive. Raises ArchiveError when there is none."""
+def overview(folder: str | Path, space: str | None = None) -> Overview:
+    """Looks at the serving space of an archive, or at the one named. Raises ArchiveError when there is none."""
     archive = Archive.open(folder)
-    run = serving_run(archive)
+    run = run_of_space(archive, space)
     videos = archive.current_videos(run["space"]).to_pylist()
     shown = [video for video in videos if video["status"] in SHOWN]
     return Overview(
@@ -61,6 +62,7 @@ def overview(folder: str | Path) -> Overview:
         sampling=run["settings"]["space"]["sampling"],
         size_bytes=archive.size_bytes(),
         versions=run["versions"],
+        spaces=spaces(archive),
         runs=_last_runs(archive),
     )
 

@@ -8,6 +8,7 @@ Every page carries a checksum, so that a flipped bit is an error and never a wro
 from __future__ import annotations
 
 import os
+import uuid
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,9 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 from pyarrow import fs
 
+from pipeline import plan
 from schemas import tables
+from schemas.records import EmbeddedUnit, Part, UnitOutcome
 
 # The columns that compress by splitting floats into byte planes (902 bytes per 512-d vector).
 SPLIT_COLUMNS = ["embedding.list.element"]
@@ -73,3 +76,49 @@ def read_batches(
     )
     dataset = ds.dataset([str(file) for file in files], schema, checked, filesystem=fs.LocalFileSystem())
     yield from dataset.to_batches(columns=columns, batch_size=ROWS_PER_BATCH, batch_readahead=1, fragment_readahead=1)
+
+
+def _clip_table(units: list[EmbeddedUnit]) -> pa.Table:
+    """The clips of units of one space as rows of the clips table, without its partition column."""
+    rows = [
+        {
+            "clip_id": plan.clip_id(unit.unit, window.start_s),
+            "unit_id": unit.unit.unit_id,
+            "video_id": unit.unit.video_id,
+            "revision": unit.unit.revision,
+            "start_s": window.start_s,
+            "end_s": window.end_s,
+            "frame_times_s": list(window.frame_times_s),
+            "intact_samples": intact,
+            "embedding": vector_E,
+            "context": context,
+            "thumbnail": thumbnail,
+        }
+        for unit in units
+        for window, vector_E, context, thumbnail, intact in zip(
+            unit.windows, unit.embedding_NE, unit.contexts, unit.thumbnails, unit.intact_samples, strict=True
+        )
+    ]
+    return pa.Table.from_pylist(rows, schema=file_schema("clips"))
+
+
+def write_part(units: list[EmbeddedUnit], folder: str | Path) -> list[Part]:
+    """Writes the clips of units (all of one space) as one Parquet file in the archive at `folder`; commits nothing."""
+    space = units[0].unit.space
+    path = f"space={space}/part-{uuid.uuid4().hex}.parquet"
+    file = Path(folder, "clips", path)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    table = _clip_table(units)
+    write_batches(file, table.schema, table.to_batches())
+    outcomes = tuple(
+        UnitOutcome(
+            unit.unit.unit_id,
+            unit.unit.video_id,
+            len(unit.windows),
+            sum(unit.intact_samples),
+            unit.decode_s,
+            unit.embed_s,
+        )
+        for unit in units
+    )
+    return [Part(path, file.stat().st_size, table.num_rows, space, outcomes)]

@@ -5,13 +5,12 @@ Size and time decide whether a file must be read again; the fingerprint of its c
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import xxhash
 
-from pipeline import sources
 from schemas.records import Failed, HashedFile, InspectedVideo, Letter, SourceFile, Unit, UnitOutcome, VideoRow
 
 CLIPS_PER_UNIT = 64
@@ -26,15 +25,6 @@ DEADLINE_PER_PACKET_S = 0.02
 DEADLINE_PER_MEGAPIXEL_S = 0.1
 DECODED_TO_REACH = 0.1  # of that for a packet before the unit: where seeking fails, they are decoded and thrown away
 READ_BYTES_PER_S = 2e6  # slower than any disk or network worth indexing from
-
-
-@dataclass(frozen=True, slots=True)
-class Difference:
-    """Files against archive, before any file is read."""
-
-    to_read: tuple[SourceFile, ...]
-    unchanged: int
-    gone: tuple[VideoRow, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,35 +45,14 @@ class VideoPlan:
         return tuple(unit for unit in self.units if unit.unit_id not in done)
 
 
-def difference(files: Iterable[SourceFile], known: Mapping[str, VideoRow], root: str | None) -> Difference:
-    """Which files must be read, how many need not be, and which known videos below `root` are gone."""
-    files = tuple(files)
-    to_read = tuple(file for file in files if not _is_settled(file, known.get(file.uri)))
-    present = {file.uri for file in files}
-    gone = tuple(
-        video
-        for video in known.values()
-        if root is not None and video.uri not in present and video.status != "gone" and _is_below(video.uri, root)
-    )
-    return Difference(to_read, len(files) - len(to_read), gone)
+def is_settled(status: str, permanent: bool, attempts: int) -> bool:  # noqa: FBT001  # columns of a row
+    """Whether a row says all there is to say about a file, for as long as the file stays what it is.
 
-
-def _is_below(uri: str, root: str) -> bool:
-    """Whether a uri lies in the folder `root`."""
-    # Both as paths, since uris of names that are not UTF-8 are quoted; the slash keeps /videos2 out of /videos.
-    return str(sources.to_path(uri)).startswith(str(sources.to_path(root)).rstrip("/") + "/")
-
-
-def _is_settled(file: SourceFile, known: VideoRow | None) -> bool:
-    """Whether the archive already says all there is to say about a file."""
-    if known is None or known.status == "gone" or is_unsettled(known):
-        return False
-    return (known.size_bytes, known.mtime_s) == (file.size_bytes, file.mtime_s)
-
-
-def is_unsettled(known: VideoRow) -> bool:
-    """Whether a failure may go away by itself (a crash, a lost disk) and has not been tried too often."""
-    return known.status in ("failed", "partial") and not known.permanent and known.attempts < MAX_ATTEMPTS
+    A failure that may go away by itself (a crash, a lost disk) does not until it has been tried often enough.
+    """
+    if status in ("failed", "partial"):
+        return permanent or attempts >= MAX_ATTEMPTS
+    return status != "gone"
 
 
 def is_left_alone(file: SourceFile, letter: Letter | None) -> bool:
@@ -97,12 +66,11 @@ def is_left_alone(file: SourceFile, letter: Letter | None) -> bool:
 
 
 def is_same_content(source: HashedFile, known: VideoRow | None) -> bool:
-    """Whether a file that was read turns out to hold what the archive already has."""
+    """Whether a file that was read turns out to hold what the archive already has of it."""
     return (
         known is not None
-        and known.status != "gone"
         and known.fingerprint == source.fingerprint
-        and not is_unsettled(known)
+        and is_settled(known.status, known.permanent, known.attempts)
     )
 
 
@@ -113,22 +81,39 @@ def is_same_try(source: HashedFile, known: VideoRow | Letter) -> bool:
     return (source.file.size_bytes, source.file.mtime_s) == (known.size_bytes, known.mtime_s)
 
 
-def new_video_id(source: HashedFile) -> str:
-    """Sixteen hex digits from where a video was first seen and what it held."""
-    return _digest(source.file.uri, source.fingerprint)
+def _never(_video_id: str) -> bool:
+    """No id is taken."""
+    return False
 
 
-def plan_video(
-    video: InspectedVideo, known: VideoRow | None, pending: Mapping[str, UnitOutcome], pending_revision: int, space: str
+def new_video_id(source: HashedFile, is_taken: Callable[[str], bool] = _never) -> str:
+    """Sixteen hex digits from where a video was first seen and what it held.
+
+    The id may be taken: by this very content, which has moved away since, while a copy of it came back.
+    """
+    made = _digest(source.file.uri, source.fingerprint)
+    while is_taken(made):
+        made = _digest(made)
+    return made
+
+
+def plan_video(  # noqa: PLR0913  # what is known of one video, from four places
+    video: InspectedVideo,
+    known: VideoRow | None,
+    pending: Mapping[str, UnitOutcome],
+    pending_revision: int,
+    space: str,
+    *,
+    video_id: str | None = None,
 ) -> VideoPlan:
-    """The units of a new or changed video.
+    """The units of a new or changed video; `video_id` is that of a new one whose usual id is taken.
 
     `pending` are committed units of an interrupted run whose video row was never written, by unit id, and
     `pending_revision` the highest revision among this video's. They are taken over if the content is still the same;
     if it is not, the next revision is used, so that clips of two contents never meet.
     """
     # A video keeps its id through changes of content; revisions tell them apart.
-    video_id = known.video_id if known else new_video_id(video.source)
+    video_id = known.video_id if known else video_id or new_video_id(video.source)
     base = known.revision + 1 if known else 1
     revision = max(base, pending_revision)
     units = _units(video, video_id, revision, space)
@@ -183,6 +168,13 @@ def clip_id(unit: Unit, start_s: float) -> str:
 def _digest(*parts: Any) -> str:
     """Sixteen hex digits over the parts."""
     return xxhash.xxh3_64_hexdigest("\x1f".join(map(str, parts)).encode())
+
+
+def file_of(record: SourceFile | HashedFile | InspectedVideo) -> SourceFile:
+    """The file that a record is about."""
+    if isinstance(record, InspectedVideo):
+        return record.source.file
+    return record.file if isinstance(record, HashedFile) else record
 
 
 def source_of(failed: Failed) -> HashedFile:

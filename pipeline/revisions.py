@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pipeline import plan
 from pipeline.plan import VideoPlan
 from pipeline.survey import Job
-from schemas.records import Failed, HashedFile, UnitOutcome, VideoProfile, VideoRow
+from schemas.records import Failed, HashedFile, SourceFile, UnitOutcome, VideoProfile, VideoRow
 
 INTACT_FRACTION = 0.999
 UNKNOWN_PROFILE = VideoProfile(0.0, 0, 0, 0.0, "", 0, 0)
@@ -76,8 +76,7 @@ def unreadable(job: Job, failed: Failed) -> VideoRow | None:
     known = job.known.get(source.file.uri)
     if known is not None and known.status in ("ok", "partial") and not failed.permanent:
         return None
-    video_id = known.video_id if known else plan.new_video_id(source)
-    row = _row(job, source, video_id, known.revision + 1 if known else 1, UNKNOWN_PROFILE)
+    row = _successor(job, source, UNKNOWN_PROFILE)
     same = known is not None and plan.is_same_try(source, known)
     return replace(
         row,
@@ -90,14 +89,33 @@ def unreadable(job: Job, failed: Failed) -> VideoRow | None:
     )
 
 
-def touched(job: Job, source: HashedFile) -> VideoRow:
-    """The current row with the file's new size and time, so that it need not be read again."""
-    return replace(
-        job.known[source.file.uri],
-        size_bytes=source.file.size_bytes,
-        mtime_s=source.file.mtime_s,
-        indexed_at=datetime.now(UTC),
+def _successor(job: Job, source: HashedFile, profile: VideoProfile) -> VideoRow:
+    """A row for the file that hides whatever was shown of it: the next revision of its video, or a new video."""
+    known = job.known.get(source.file.uri)
+    video_id = known.video_id if known else plan.new_video_id(source, job.is_taken)
+    return _row(job, source, video_id, known.revision + 1 if known else 1, profile)
+
+
+def now_at(row: VideoRow, file: SourceFile) -> VideoRow:
+    """The same revision, and so the same clips, with the file as it is now: touched, moved or renamed."""
+    return replace(row, uri=file.uri, size_bytes=file.size_bytes, mtime_s=file.mtime_s, indexed_at=datetime.now(UTC))
+
+
+def duplicate(job: Job, source: HashedFile, holder: VideoRow) -> VideoRow:
+    """The row of a file whose content another video holds; it has no clips of its own."""
+    profile = VideoProfile(
+        holder.duration_s, holder.width, holder.height, holder.rate_hz, holder.codec, holder.rotation, 0
     )
+    row = _successor(job, source, profile)
+    return replace(row, status="duplicate", decoded_fraction=holder.decoded_fraction)
+
+
+def follower(job: Job, source: HashedFile, row: VideoRow) -> VideoRow:
+    """The row of a copy of a video that this run indexed or failed to: a duplicate, or failed for the same reason."""
+    if row.status != "failed":
+        return duplicate(job, source, row)
+    reason = {name: getattr(row, name) for name in ("status", "error_kind", "error", "stage", "permanent", "attempts")}
+    return replace(_successor(job, source, UNKNOWN_PROFILE), **reason)
 
 
 def gone(job: Job, video: VideoRow) -> VideoRow:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.archive import Archive
-from pipeline.runs import serving_run
+from pipeline.runs import run_of_space
 from schemas.errors import SpaceMismatch
 from xclip_core import Encoder, load_encoder
 
@@ -27,13 +27,13 @@ class OpenSpace:
         return self.model.provenance.notes if self.model.provenance else ()
 
 
-def open_space(folder: str | Path, model_source: str | None = None) -> OpenSpace:
-    """The serving space of an archive with its model, from where the index run had it unless said otherwise.
+def open_space(folder: str | Path, model_source: str | None = None, space: str | None = None) -> OpenSpace:
+    """The serving space of an archive, or the one named, with its model, from where the index run had it by default.
 
     Raises SpaceMismatch when the model is not the one that made the vectors.
     """
     archive = Archive.open(folder)
-    run = serving_run(archive)
+    run = run_of_space(archive, space)
     # Files move; weights are known by their hash, wherever they lie.
     source = model_source or run["settings"]["index"]["model"]
     made_with = run["settings"]["space"]

@@ -47,12 +47,29 @@ class IndexSettings:
     context: ContextCode = "int8"
     engine: EngineName = "ray"
     device: str = "cpu"
-    wait_s: float = 0.0  # for another run on the archive to end
 
     def sampling(self, frames: int) -> Sampling:
         """The sampling for a model that takes `frames` frames."""
         stride_s = self.window_s if self.stride_s is None else self.stride_s
         return Sampling(window_s=self.window_s, stride_s=stride_s, frames=frames)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Policy:
+    """How a run finds out what changed, and what it may retire. No part of a space."""
+
+    rehash: bool = False  # read every file, also those whose size and time are known
+    trust_mtime: bool = False  # take a new name for a vanished file of the same size and time, without reading it
+    keep_gone: bool = False  # videos whose files vanished stay as they are
+    yes: bool = False  # however much of the archive is to be retired
+    keep_space: bool = False  # the space that serves until now is kept when another takes its place
+    whole_archive: bool = False  # the inventory is of all places the archive knows: what is nowhere is gone
+    wait_s: float = 0.0  # for another run on the archive to end
+    forget: tuple[str, ...] = ()  # places given up: what is known below them is gone, there or not
+
+    def __post_init__(self) -> None:
+        if self.rehash and self.trust_mtime:
+            raise InputError("--rehash reads every file and --trust-mtime as few as it can; expected one of them")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,7 +1,8 @@
 """Where footage comes from: a file, a folder, a glob or a list file becomes an inventory of files.
 
 Files are found by extension in folders and taken as they are when named. What cannot be looked at becomes a problem
-in the inventory and later a failure row, never an exception: one locked folder must not stop a run.
+in the inventory and later a failure row, never an exception: one locked folder must not stop a run. A place that is
+missing altogether is one: it may be a disk that is not mounted, and nothing may be retired for that.
 """
 
 from __future__ import annotations
@@ -10,13 +11,14 @@ import errno
 import glob
 import os
 import stat
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote_to_bytes
 
 import xxhash
 
-from schemas.errors import InputError, UnreadableFile
+from schemas.errors import InputError, MissingPlace, UnreadableFile
 from schemas.records import Failed, HashedFile, SourceFile
 
 # fmt: off
@@ -28,15 +30,6 @@ EXTENSIONS = frozenset((
 # fmt: on
 LIST_EXTENSIONS = frozenset({".txt", ".lst"})
 READ_BYTES = 4 << 20
-
-
-@dataclass(frozen=True, slots=True)
-class Inventory:
-    """What was found. `root` is the folder that was walked; only then can a file be known to be gone."""
-
-    files: tuple[SourceFile, ...]
-    problems: tuple[Failed, ...]
-    root: str | None
 
 
 def to_uri(path: str | Path) -> str:
@@ -54,39 +47,52 @@ def to_path(uri: str) -> Path:
     return Path(os.fsdecode(unquote_to_bytes(uri.removeprefix("file://")))) if uri.startswith("file://") else Path(uri)
 
 
-def take_inventory(videos: str | Path) -> Inventory:
-    """All files that `videos` names. Raises InputError when it names nothing at all."""
-    path = Path(videos)
-    if path.is_dir():
-        return _from_folder(path)
+@dataclass(frozen=True, slots=True)
+class Inventory:
+    """The files that some places hold, looked at while iterating: a million of them are never in memory at once.
+
+    `folders` are walked; only below one can a file be known to be gone by its absence. `named` are files that were
+    named one by one. Iterating gives a `SourceFile` or a `Failed` for each, in no order, each uri once, and raises
+    MissingPlace when a folder turns out to hold no video at all.
+    """
+
+    places: tuple[str, ...]  # as they are remembered: absolute
+    folders: tuple[str, ...]
+    named: tuple[str, ...]
+
+    def __iter__(self) -> Iterator[SourceFile | Failed]:
+        named = dict.fromkeys(self.named)
+        yield from map(_look_at, named)
+        for folder in self.folders:
+            yield from _in_folder(folder, named.keys(), set(self.folders) - {folder})
+
+
+def take_inventory(*places: str | Path) -> Inventory:
+    """What the places stand for. Raises MissingPlace when one of them names nothing at all."""
+    folders: list[str] = []
+    named: list[str] = []
+    for place in places:
+        if Path(place).is_dir():
+            folders.append(to_uri(place))
+        else:
+            named += map(to_uri, _named_by(place))
+    return Inventory(tuple(map(to_uri, places)), tuple(dict.fromkeys(folders)), tuple(named))
+
+
+def _named_by(place: str | Path) -> list[Path]:
+    """The files that a name, a list file or a glob stands for."""
+    path = Path(place)
     if path.is_file():
-        return _from_list(path) if path.suffix.lower() in LIST_EXTENSIONS else _from_paths([path])
-    matches = sorted(glob.glob(str(videos), recursive=True))  # noqa: PTH207  # absolute patterns, and names as given
+        return _in_list(path) if path.suffix.lower() in LIST_EXTENSIONS else [path]
+    matches = sorted(glob.glob(str(place), recursive=True))  # noqa: PTH207  # absolute patterns, and names as given
     if not matches:
-        raise InputError(f"there is nothing at {videos}: expected a video file, a folder, a glob or a .txt list file")
-    return _from_paths([Path(match) for match in matches if not Path(match).is_dir()])
+        raise MissingPlace(
+            f"there is nothing at {place}: expected a video file, a folder, a glob or a .txt list file", str(place)
+        )
+    return [Path(match) for match in matches if not Path(match).is_dir()]
 
 
-def _from_folder(folder: Path) -> Inventory:
-    """Every file below `folder` whose extension is that of a video."""
-    problems: list[Failed] = []
-
-    def note(error: OSError) -> None:
-        problems.append(_problem(str(error.filename), error))
-
-    paths = [
-        Path(parent, name)
-        for parent, _, names in os.walk(folder, onerror=note)
-        for name in names
-        if Path(name).suffix.lower() in EXTENSIONS
-    ]
-    if not paths and not problems:
-        raise InputError(f"no video files under {folder}; looked for {', '.join(sorted(EXTENSIONS))}")
-    found = _from_paths(sorted(paths))
-    return Inventory(found.files, (*problems, *found.problems), to_uri(folder))
-
-
-def _from_list(list_file: Path) -> Inventory:
+def _in_list(list_file: Path) -> list[Path]:
     """The files named in a text file, a path a line, relative to that file; empty lines and # comments are skipped."""
     try:
         lines = [line.strip() for line in list_file.read_text(encoding="utf-8").splitlines()]
@@ -95,33 +101,71 @@ def _from_list(list_file: Path) -> Inventory:
     paths = [list_file.parent / line for line in lines if line and not line.startswith("#")]
     if not paths:
         raise InputError(f"the list file {list_file} names no files; expected a path a line")
-    return _from_paths(paths)
+    return paths
 
 
-def _from_paths(paths: list[Path]) -> Inventory:
-    """The named files, each once, in the order given."""
-    files: list[SourceFile] = []
-    problems: list[Failed] = []
-    # Keyed by uri: a file that a glob or list names twice is one file.
-    for path in {to_uri(path): path for path in paths}.values():
-        try:
-            found = _look_at(path)
-        except OSError as error:
-            problems.append(_problem(str(path), error))
-        else:
-            files.append(SourceFile(to_uri(path), found.st_size, found.st_mtime))
-    return Inventory(tuple(files), tuple(problems), None)
+def _in_folder(folder: str, named: Container[str], others: Container[str]) -> Iterator[SourceFile | Failed]:
+    """Every file below a folder whose extension is that of a video, but what is looked at as another place."""
+    is_empty = True
+    below = [os.fspath(to_path(folder))]
+    while below:
+        for entry in _entries(below.pop()):
+            is_folder = not isinstance(entry, Failed) and entry.is_dir(follow_symlinks=False)
+            if isinstance(entry, Failed) or (is_folder and to_uri(entry.path) in others):
+                is_empty = False
+                yield from (entry,) if isinstance(entry, Failed) else ()
+            elif is_folder:
+                below.append(entry.path)
+            elif _is_video(entry):
+                is_empty = False
+                uri = to_uri(entry.path)
+                yield from () if uri in named else (_look_at(uri),)
+    if is_empty:
+        looked_for = ", ".join(sorted(EXTENSIONS))
+        raise MissingPlace(f"no video files under {folder}; looked for {looked_for}", folder)
 
 
-def _look_at(path: Path) -> os.stat_result:
-    """Size and time of a regular file. Raises OSError for anything else: a pipe would be waited for, for ever."""
-    found = path.stat()
-    if not stat.S_ISREG(found.st_mode):
-        raise OSError(errno.EINVAL, "not a regular file")
-    return found
+def _entries(folder: str) -> Iterator[os.DirEntry[str] | Failed]:
+    """What is in a folder, or the problem that it cannot be listed."""
+    try:
+        with os.scandir(folder) as entries:
+            yield from entries
+    except OSError as error:
+        yield _problem(folder, error)
 
 
-def _problem(path: str, error: OSError) -> Failed:
+def _is_video(entry: os.DirEntry[str]) -> bool:
+    """Whether a name is that of a video; a link to a folder may be called anything, and is not followed."""
+    is_named_so = os.path.splitext(entry.name)[1].lower() in EXTENSIONS  # noqa: PTH122  # a million of them
+    return is_named_so and not (entry.is_symlink() and Path(entry.path).is_dir())
+
+
+def _look_at(uri: str) -> SourceFile | Failed:
+    """Size and time of a regular file; a problem for anything else: a pipe would be waited for, for ever."""
+    path = to_path(uri)
+    try:
+        found = os.stat(path)  # noqa: PTH116  # half a second in a million of them
+        if not stat.S_ISREG(found.st_mode):
+            raise OSError(errno.EINVAL, "not a regular file")  # noqa: TRY301
+    except OSError as error:
+        return _problem(path, error)
+    return SourceFile(uri, found.st_size, found.st_mtime)
+
+
+def now_at(uri: str) -> SourceFile | None:
+    """What is at a uri now, or None where no regular file can be seen."""
+    found = _look_at(uri)
+    return found if isinstance(found, SourceFile) else None
+
+
+def is_below(uri: str, folder: str) -> bool:
+    """Whether a uri lies in a folder."""
+    # Both as paths where they are quoted; the slash keeps /videos2 out of /videos.
+    inner, outer = (str(to_path(each)) if each.startswith("file://") else each for each in (uri, folder))
+    return inner.startswith(outer.rstrip("/") + "/")
+
+
+def _problem(path: str | Path, error: OSError) -> Failed:
     """A file or folder that could not be looked at, as a failure."""
     source = HashedFile(SourceFile(to_uri(path), 0, 0.0), "")
     return Failed(source, UnreadableFile.kind, f"cannot be read: {error.strerror}", "scan", permanent=False)
@@ -139,6 +183,6 @@ def fingerprint(file: SourceFile) -> HashedFile:
     return HashedFile(file, digest.hexdigest())
 
 
-def fingerprint_files(files: list[SourceFile]) -> list[HashedFile]:
-    """`fingerprint` as a stage."""
-    return [fingerprint(file) for file in files]
+def fingerprint_files(files: list[SourceFile | HashedFile]) -> list[HashedFile]:
+    """`fingerprint` as a stage; what has been read already passes."""
+    return [file if isinstance(file, HashedFile) else fingerprint(file) for file in files]

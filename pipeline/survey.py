@@ -1,21 +1,24 @@
-"""Finding out what a run has to do: reads every new or touched file once, lists its packets, plans its units.
+"""Finding out what a run has to do: compares files with rows, reads what may have changed once, plans its units.
 
 Runs on the engine like everything that opens files: a file that kills its reader ends as a failure, not the run.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pipeline import decode, engine, plan, sources
+from pipeline import decode, engine, plan, relink, sources
 from pipeline.archive import Archive
 from pipeline.engine import Stage
+from pipeline.ledger import COLUMNS, Ledger
 from pipeline.plan import VideoPlan
-from pipeline.settings import IndexSettings, Space
+from pipeline.relink import Evidence, Relinked
+from pipeline.settings import IndexSettings, Policy, Space
 from schemas.records import Failed, HashedFile, InspectedVideo, Letter, Place, SourceFile, VideoRow
 
 WORKER_DIED = "worker_died"
@@ -23,16 +26,21 @@ WORKER_DIED = "worker_died"
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a run is. Done and total: inspect, evaluate: files; index: seconds of footage; train: steps."""
+    """How far a run is. Done and total: compare, inspect, evaluate: files; index: seconds of footage; train: steps."""
 
     phase: str
     done: float
     total: float
 
 
+def _never(_video_id: str) -> bool:
+    """No id is taken."""
+    return False
+
+
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What all steps of one run share. `known` are the archive's current rows by uri."""
+    """What all steps of one run share. `known` are the archive's current rows that this run has to do with, by uri."""
 
     archive: Archive
     settings: IndexSettings
@@ -42,70 +50,207 @@ class Job:
     watch: Callable[[Progress], None]
     notes: tuple[str, ...] = ()  # what a user must know of the model
     letters: Mapping[Place, Letter] = field(default_factory=dict)  # the dead-letter as it was before
+    policy: Policy = field(default_factory=Policy)
+    is_taken: Callable[[str], bool] = _never  # whether a video id is known
+    places: tuple[str, ...] = ()  # what the run was asked to look at
+    folders: tuple[str, ...] = ()  # below which what is not there is gone
+    keeps: tuple[str, ...] = ()  # spaces that tidying must leave alone
+    weights: Mapping[str, list[float]] = field(default_factory=dict)  # size and time of the model's files
+
+
+@dataclass(frozen=True, slots=True)
+class Stock:
+    """What there is, before any file is opened: the files of an inventory beside what the archive knows."""
+
+    to_read: tuple[SourceFile, ...]  # in the order of their uris
+    problems: tuple[Failed, ...]
+    unchanged: int
+    missing: tuple[VideoRow, ...]  # videos whose files are not there
+    known: Mapping[str, VideoRow]  # the rows of all these, and of files that may be copies of them
+    live: int  # how many files the archive accounted for
+    is_taken: Callable[[str], bool] = _never
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether there is nothing to do at all."""
+        return not (self.to_read or self.problems or self.missing)
 
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """What a run has to do."""
+    """What a run has to do. Files found = `plans` + `failures` + copies + `unchanged` + moved + duplicates."""
 
+    job: Job  # with the rows of `known` as they are once videos have moved
     plans: tuple[VideoPlan, ...]
     failures: tuple[Failed, ...]
-    touched: tuple[HashedFile, ...]  # read because size or time changed, and found to hold the same
+    links: Relinked
+    read: frozenset[str]  # uris whose content was looked at
     unchanged: int
-    gone: tuple[VideoRow, ...]
+    missing: tuple[VideoRow, ...]
+    live: int
+
+    @property
+    def copies(self) -> Mapping[str, tuple[HashedFile, ...]]:
+        """By fingerprint, further files of what is planned."""
+        return self.links.copies
 
     @property
     def footage_s(self) -> float:
         """Length of everything that will be decoded."""
         return sum(item.video.profile.duration_s for item in self.plans)
 
+    @property
+    def moved(self) -> int:
+        """How many files are known ones at another place; a duplicate that becomes the holder is none."""
+        return sum(file.uri in self.read for _, file in self.links.moved)
 
-def survey(job: Job, inventory: sources.Inventory, scratch: Path) -> Survey:
-    """Reads what must be read and plans it."""
-    found = plan.difference(inventory.files, job.known, inventory.root)
-    to_read = tuple(file for file in found.to_read if not plan.is_left_alone(file, job.letters.get((file.uri, None))))
-    inspected, failures = _inspect(job, to_read, scratch)
-    same: list[InspectedVideo] = []
-    changed: list[InspectedVideo] = []
-    for video in inspected:
-        is_same = plan.is_same_content(video.source, job.known.get(video.source.file.uri))
-        (same if is_same else changed).append(video)
-    return Survey(
-        plans=_plans(job, changed),
-        failures=(*inventory.problems, *failures),
-        touched=tuple(video.source for video in same),
-        unchanged=found.unchanged + len(found.to_read) - len(to_read) + len(same),
-        gone=found.gone,
+    @property
+    def vanished(self) -> int:
+        """How many files are gone and not merely elsewhere."""
+        found_again = {row.uri for row, file in self.links.moved if file.uri in self.read}
+        return sum(row.uri not in found_again for row in self.missing)
+
+    @property
+    def gone(self) -> tuple[VideoRow, ...]:
+        """The rows to retire, with none of which clips disappear that a file still holds."""
+        if self.job.policy.keep_gone:
+            return self.links.retired
+        away = self.links.moved_ids | {row.video_id for row in self.links.retired}
+        return (*(row for row in self.missing if row.video_id not in away), *self.links.retired)
+
+
+def take_stock(
+    archive: Archive, space: str, inventory: Iterable[SourceFile | Failed], folders: tuple[str, ...], policy: Policy
+) -> Stock:
+    """Compares the files with the rows of a space. Only what differs is kept; no file is opened."""
+    ledger = Ledger.of(archive.video_batches(space, COLUMNS) if archive.exists() else (), folders)
+    problems: list[Failed] = []
+    count = 0
+
+    def sound() -> Iterator[SourceFile]:
+        nonlocal count
+        for found in inventory:
+            if isinstance(found, Failed):
+                problems.append(found)
+                continue
+            count += 1
+            yield found
+
+    to_read = sorted(ledger.see(sound(), trust_nothing=policy.rehash), key=lambda file: file.uri.split("/"))
+    lost = [plan.source_of(failed).file.uri for failed in problems]
+    ledger.mark_seen(lost)
+    missing_ids = ledger.missing(anywhere=policy.whole_archive)
+    rows = archive.rows_of(space, [*ledger.of_uris([*(file.uri for file in to_read), *lost]), *missing_ids])
+    sizes = {file.size_bytes for file in to_read} | {row.size_bytes for row in rows.values()}
+    rows |= archive.rows_of(space, [i for i in ledger.of_sizes(sizes) if i not in rows]) if rows or to_read else {}
+    missing = (rows[i] for i in missing_ids)
+    return Stock(
+        to_read=tuple(to_read),
+        problems=tuple(problems),
+        unchanged=count - len(to_read),
+        missing=tuple(row for row in missing if _is_missing(row, folders, lost)),
+        known={row.uri: row for row in rows.values()},
+        live=ledger.live,
+        is_taken=ledger.has_video,
     )
 
 
-def _inspect(job: Job, files: tuple[SourceFile, ...], scratch: Path) -> tuple[list[InspectedVideo], list[Failed]]:
-    """Fingerprint and packet index of every file, and those that have none."""
+def _is_missing(row: VideoRow, folders: tuple[str, ...], lost: list[str]) -> bool:
+    """Whether a file that was not seen is not there, rather than in a folder that could not be looked into."""
+    if any(sources.is_below(row.uri, problem) for problem in lost):
+        return False
+    return (
+        any(row.uri == folder or sources.is_below(row.uri, folder) for folder in folders)
+        or sources.now_at(row.uri) is None
+    )
+
+
+def survey(job: Job, stock: Stock, scratch: Path) -> Survey:
+    """Reads what must be read, finds out what is only elsewhere, and plans the rest.
+
+    A file whose size no other has can be nobody's copy: it is read and inspected in one go. The others are read first,
+    and only those inspected whose content is new.
+    """
+    stock = _without_left_alone(job, stock)
+    left = {row.uri for row in stock.missing}
+    new = [file for file in stock.to_read if not _is_live(stock.known.get(file.uri))]
+    unread = relink.trusted(new, stock.known.values(), left) if job.policy.trust_mtime else []
+    known_unread = {source.file.uri for source in unread}
+    rest = [file for file in stock.to_read if file.uri not in known_unread]
+    twins, alone = _by_size(rest, stock.known.values())
+    read, lost = _read(job, "compare", twins, scratch)
+    left |= {file.uri for file in rest if (row := stock.known.get(file.uri)) and row.size_bytes != file.size_bytes}
+    sources_read = tuple(sorted([*unread, *read], key=lambda source: source.file.uri))
+    links = relink.relink(Evidence(stock.known, sources_read, left, sources.now_at))
+    known = {uri: row for uri, row in stock.known.items() if row.video_id not in links.moved_ids}
+    job = replace(job, known=known, is_taken=stock.is_taken)
+    inspected, bad = _read(job, "inspect", [*alone, *links.fresh], scratch)
+    return Survey(
+        job=job,
+        plans=_plans(job, inspected),
+        failures=(*stock.problems, *lost, *_with_copies(bad, links.copies)),
+        links=links,
+        read=frozenset(source.file.uri for source in sources_read) - {file.uri for _, file in links.same},
+        unchanged=stock.unchanged + len(links.same),
+        missing=stock.missing,
+        live=stock.live,
+    )
+
+
+def _without_left_alone(job: Job, stock: Stock) -> Stock:
+    """The stock without the files that have failed too often as they are."""
+    to_read = tuple(f for f in stock.to_read if not plan.is_left_alone(f, job.letters.get((f.uri, None))))
+    return replace(stock, to_read=to_read, unchanged=stock.unchanged + len(stock.to_read) - len(to_read))
+
+
+def _is_live(row: VideoRow | None) -> bool:
+    return row is not None and row.status != "gone"
+
+
+def _by_size(files: list[SourceFile], known: Iterable[VideoRow]) -> tuple[list[SourceFile], list[SourceFile]]:
+    """Files that may hold what another file holds, or what the archive knows; and those that cannot."""
+    counts = Counter(file.size_bytes for file in files)
+    counts.update({row.size_bytes for row in known if row.status != "gone"})
+    twins = [file for file in files if counts[file.size_bytes] > 1]
+    return twins, [file for file in files if counts[file.size_bytes] == 1]
+
+
+def _with_copies(failures: Iterable[Failed], copies: Mapping[str, tuple[HashedFile, ...]]) -> Iterator[Failed]:
+    """Failures, each followed by those of the copies of its file, which nobody need open."""
+    for failed in failures:
+        yield failed
+        yield from (replace(failed, record=copy) for copy in copies.get(plan.source_of(failed).fingerprint, ()))
+
+
+def _read(job: Job, phase: str, files: Sequence[Any], scratch: Path) -> tuple[list[Any], list[Failed]]:
+    """Files with their fingerprints (`compare`) or packet indexes (`inspect`), and those that have none, in order."""
     stages = [
-        Stage(name="fingerprint", work=sources.fingerprint_files, deadline_s=plan.inspect_deadline_s),
+        Stage(name="fingerprint", work=sources.fingerprint_files, deadline_s=_deadline_s),
         Stage(
             name="inspect",
             work=partial(decode.inspect_files, job.space.sampling),
-            deadline_s=_inspect_deadline_s,
+            deadline_s=_deadline_s,
             memory_bytes=plan.MEMORY_BYTES,
         ),
     ]
-    inspected: list[InspectedVideo] = []
-    failures: list[Failed] = []
+    stages = stages[:1] if phase == "compare" else stages
     results = engine.run(stages, files, engine=job.settings.engine, scratch=scratch) if files else iter(())
+    found: list[Any] = []
+    failures: list[Failed] = []
     for number, result in enumerate(results, start=1):
-        (failures if isinstance(result, Failed) else inspected).append(result)
-        job.watch(Progress("inspect", number, len(files)))
-    seen = {video.source.file for video in inspected} | {plan.source_of(failed).file for failed in failures}
-    failures += [died(file, "inspect", plan.inspect_deadline_s(file)) for file in files if file not in seen]
+        (failures if isinstance(result, Failed) else found).append(result)
+        job.watch(Progress(phase, number, len(files)))
     # Workers finish in any order; plans, and with them ids and reports, must not depend on it.
-    order = {file.uri: place for place, file in enumerate(files)}
-    inspected.sort(key=lambda video: order[video.source.file.uri])
-    return inspected, failures
+    order = {plan.file_of(file).uri: place for place, file in enumerate(files)}
+    seen = {plan.file_of(record).uri for record in found} | {plan.source_of(failed).file.uri for failed in failures}
+    failures += [died(file, stages[-1].name, _deadline_s(file)) for file in files if plan.file_of(file).uri not in seen]
+    found.sort(key=lambda record: order[plan.file_of(record).uri])
+    failures.sort(key=lambda failed: order[plan.source_of(failed).file.uri])
+    return found, failures
 
 
-def _inspect_deadline_s(file: HashedFile) -> float:
-    return plan.inspect_deadline_s(file.file)
+def _deadline_s(record: Any) -> float:
+    return plan.inspect_deadline_s(plan.file_of(record))
 
 
 def died(record: Any, stage: str, deadline_s: float) -> Failed:
@@ -116,12 +261,13 @@ def died(record: Any, stage: str, deadline_s: float) -> Failed:
 
 def _plans(job: Job, videos: list[InspectedVideo]) -> tuple[VideoPlan, ...]:
     """Units of all new and changed videos, minus what an interrupted run has committed."""
-    if videos:
+    if videos and job.archive.exists():
         job.archive.fence()  # before looking at what is committed: nobody may add to it after that look
-    pending, revisions = job.archive.pending_units(job.space.id) if job.archive.exists() else ({}, {})
+    pending, revisions = job.archive.pending_units(job.space.id) if videos and job.archive.exists() else ({}, {})
     plans = []
     for video in videos:
         known = job.known.get(video.source.file.uri)
-        video_id = known.video_id if known else plan.new_video_id(video.source)
-        plans.append(plan.plan_video(video, known, pending, revisions.get(video_id, 0), job.space.id))
+        video_id = known.video_id if known else plan.new_video_id(video.source, job.is_taken)
+        revision = revisions.get(video_id, 0)
+        plans.append(plan.plan_video(video, known, pending, revision, job.space.id, video_id=video_id))
     return tuple(plans)

@@ -131,6 +131,12 @@ def refresh(archive: Archive, space: str, width: int) -> None:
     _drop_others(archive.index_folder(space) / str(archive.version("videos")))
 
 
+def ensure(archive: Archive, space: str, width: int) -> None:
+    """Builds the index of the videos committed now unless that has been done: a run may have changed nothing."""
+    if not (archive.index_folder(space) / str(archive.version("videos")) / INDEX_FILE).is_file():
+        build(archive, space, width)
+
+
 def open_current(archive: Archive, space: str, width: int) -> VectorIndex:
     """The index of the videos committed now, rebuilt if the published one is of another version or damaged."""
     version = archive.version("videos")

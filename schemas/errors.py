@@ -2,13 +2,15 @@
 
     FootageError                  anything this project raises on purpose; the message is one clear sentence
     ├── InputError                the caller named something that is not there or not usable
+    │   └── MissingPlace          a folder, file or glob that holds nothing: perhaps a disk that is not mounted
     ├── ModelError                a model or its weights
     │   ├── WeightsError          files that cannot be read, or keys and shapes that do not fit
     │   └── ShapeError            tensors or frames of the wrong shape, type or range
     ├── ArchiveError              an archive that is missing, foreign or inconsistent
     │   ├── SpaceMismatch         vectors of two spaces would have been compared
     │   ├── ArchiveBusy           another run is at work on it
-    │   └── LeaseLost             another run took over, because this one gave no sign of life
+    │   ├── LeaseLost             another run took over, because this one gave no sign of life
+    │   └── RefusedToRetire       so much of an archive would go that a person must say yes
     ├── EngineError               the engine cannot run, or a stage has a bug
     └── VideoError                one bad source file: data, not a reason to stop
         ├── UnreadableFile        the bytes cannot be read (permissions, vanished, I/O)
@@ -38,6 +40,14 @@ class InputError(FootageError, ValueError):
     """A path, label file or option that cannot be used as given."""
 
 
+class MissingPlace(InputError):
+    """A place to look for footage that holds none. `place` is its name."""
+
+    def __init__(self, message: str, place: str = "") -> None:
+        super().__init__(message)
+        self.place = place
+
+
 class ModelError(FootageError, ValueError):
     """A model that cannot be used as asked."""
 
@@ -64,6 +74,10 @@ class ArchiveBusy(ArchiveError):
 
 class LeaseLost(ArchiveError):
     """Another run has taken the archive over; what this one has not committed is the other's to do."""
+
+
+class RefusedToRetire(ArchiveError):
+    """Videos would be retired that may well be there: a person must look, and nothing was changed."""
 
 
 class EngineError(FootageError):

@@ -17,7 +17,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-VideoStatus = Literal["ok", "partial", "failed", "gone"]
+# A duplicate holds what another video of its space holds, the one that is ok or partial and of the same fingerprint.
+VideoStatus = Literal["ok", "partial", "duplicate", "failed", "gone"]
 LetterState = Literal["open", "retry", "settled"]
 Place = tuple[str, float | None]  # a uri and where a unit of it starts, or None for the whole file
 

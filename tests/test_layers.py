@@ -21,7 +21,7 @@ HOMES = {
     "ray": ("pipeline/engine.py", "pipeline/distributed.py"),
     "faiss": ("pipeline/vectors.py",),
     # What is added, what is done to the log itself, and the lease, which is made of Delta's own detection of conflicts.
-    "deltalake": ("pipeline/archive.py", "pipeline/ledger.py", "pipeline/lease.py"),
+    "deltalake": ("pipeline/archive.py", "pipeline/delta_log.py", "pipeline/lease.py"),
     "jinja2": ("pipeline/pages.py",),
     # Training looks at pictures too; it is a developer's tool and no part of the pipeline.
     "PIL": ("pipeline/thumbnails.py", "xclip_core/pictures.py"),

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from xclip_core.config import DEFAULT_MODEL, XClipConfig
     from xclip_core.encode import Encoder, encode_text, encode_text_raw, encode_video, encode_video_with_context
-    from xclip_core.hub import EMBEDDED, canonical_source, load, load_encoder
+    from xclip_core.hub import EMBEDDED, canonical_source, load, load_encoder, weights_file
     from xclip_core.model import Provenance, XClip
 
 __all__ = [
@@ -30,12 +30,13 @@ __all__ = [
     "encode_video_with_context",
     "load",
     "load_encoder",
+    "weights_file",
 ]
 
 _HOMES = {
     "config": ("DEFAULT_MODEL", "XClipConfig"),
     "encode": ("Encoder", "encode_text", "encode_text_raw", "encode_video", "encode_video_with_context"),
-    "hub": ("EMBEDDED", "canonical_source", "load", "load_encoder"),
+    "hub": ("EMBEDDED", "canonical_source", "load", "load_encoder", "weights_file"),
     "model": ("Provenance", "XClip"),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}

@@ -46,6 +46,11 @@ def locate(source: str | Path) -> Path:
     return path
 
 
+def weights_file(source: str) -> Path | None:
+    """Where the weights that `load_encoder` reads lie; None where only open_clip knows."""
+    return openclip.file_of(source) if openclip.is_name(source) else locate(source)
+
+
 def open_checkpoint(source: str | Path, *, frames: int | None = None, image_size: int | None = None) -> Checkpoint:
     """The weights that `load` makes a model of."""
     if openclip.is_name(str(source)):

@@ -100,6 +100,11 @@ def _parsed(source: str) -> tuple[str, str | None, Path | None]:
     return arch, tag, Path(file) if file else None
 
 
+def file_of(source: str) -> Path | None:
+    """The weights file in a name, if there is one."""
+    return _parsed(source)[2]
+
+
 def canonical(source: str) -> str:
     """The name with its file, if it has one, as an absolute path."""
     arch, _, file = _parsed(source)

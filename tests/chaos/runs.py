@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from deltalake import DeltaTable
 
-from pipeline import flows
+from pipeline import flows, indexing
 from pipeline.archive import SHOWN, Archive
 from pipeline.settings import EngineName, IndexSettings
 from tests.chaos.piles import WINDOW_S
@@ -44,7 +44,7 @@ class Run:
         """The run, in this process."""
         os.setsid()  # a group of its own: with Ray, all its processes are in it
         torch.set_num_threads(1)
-        flows.COMMIT_EVERY_S = self.commit_every_s
+        indexing.COMMIT_EVERY_S = self.commit_every_s
         flows.index(self.pile, self.archive, self.settings)
 
 

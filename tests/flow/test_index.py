@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from deltalake import DeltaTable
 
-from pipeline import flows
+from pipeline import indexing
 from pipeline.archive import Archive
 from pipeline.flows import IndexReport, index
 from pipeline.survey import Progress
-from schemas.errors import ArchiveError, InputError, WeightsError
+from schemas.errors import ArchiveError, WeightsError
 from tests.footage import BROKEN, CLIPS, VIDEOS, film
 
 CLIP_COLUMNS = ["clip_id", "unit_id", "video_id", "revision", "start_s", "end_s", "frame_times_s", "intact_samples"]
@@ -117,17 +117,6 @@ def test_a_video_that_comes_back_is_indexed_again(own_pile: Path, settings_for, 
     assert sorted(map(str, clips(folder, space, ["start_s", "embedding"]))) == sorted(map(str, before))
 
 
-def test_a_vanished_root_retires_nothing(own_pile: Path, settings_for, tmp_path: Path) -> None:
-    space = index(own_pile, tmp_path / "archive", settings_for()).space
-    shutil.rmtree(own_pile)
-    with pytest.raises(InputError, match="there is nothing at"):
-        index(own_pile, tmp_path / "archive", settings_for())
-    own_pile.mkdir()
-    with pytest.raises(InputError, match="no video files under"):
-        index(own_pile, tmp_path / "archive", settings_for())
-    assert len(clips(tmp_path / "archive", space, ["clip_id"])) == CLIPS
-
-
 def test_indexing_one_file_retires_no_other(own_pile: Path, settings_for, tmp_path: Path) -> None:
     index(own_pile, tmp_path / "archive", settings_for())
     report = index(own_pile / "sub/up.mp4", tmp_path / "archive", settings_for())
@@ -152,7 +141,7 @@ def test_a_run_that_died_before_its_video_rows_is_taken_over(own_pile: Path, set
 def test_an_interrupt_keeps_what_is_committed_and_the_next_run_finishes(
     own_pile: Path, settings_for, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(flows, "COMMIT_EVERY_S", 0.0)  # commit each result, so that there is something to keep
+    monkeypatch.setattr(indexing, "COMMIT_EVERY_S", 0.0)  # commit each result, so that there is something to keep
     folder = tmp_path / "archive"
 
     def interrupt(progress: Progress) -> None:

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pipeline import plan
-from pipeline.archive import Archive, write_part
+from pipeline.archive import Archive
+from pipeline.parts import write_part
 from schemas.records import (
     EmbeddedUnit,
     HashedFile,

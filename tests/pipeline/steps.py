@@ -14,7 +14,7 @@ SIZE = 32  # pixels, of the model that the tests decode for
 
 def source(path: Path) -> HashedFile:
     """The file, read."""
-    return sources.fingerprint(sources.take_inventory(path).files[0])
+    return sources.fingerprint(next(iter(sources.take_inventory(path))))
 
 
 def inspected(path: Path, window_s: float = 1.0, frames: int = 5, stride_s: float | None = None) -> InspectedVideo:

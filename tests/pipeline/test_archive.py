@@ -12,7 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable
 
-from pipeline.archive import Archive, write_part
+from pipeline.archive import Archive
+from pipeline.parts import write_part
 from schemas import tables
 from schemas.errors import ArchiveError
 from tests.pipeline.factories import (

@@ -199,7 +199,7 @@ def test_a_folder_of_any_name_is_walked(name: str, tmp_path: Path) -> None:
     folder = tmp_path / name.removesuffix(".mp4")
     folder.mkdir()
     film = make_video(folder / "film.mp4", frames=1)
-    (found,) = sources.take_inventory(folder).files
+    (found,) = sources.take_inventory(folder)
     assert sources.to_path(found.uri) == film
     assert numbers(decoded(film), grey_number) == [[0] * 5]
 
@@ -211,7 +211,7 @@ def test_a_name_that_is_not_utf8_is_found_and_decodes(tmp_path: Path) -> None:
         film.rename(os.fsdecode(odd))
     except OSError:
         pytest.skip("this file system takes UTF-8 names only")
-    (found,) = sources.take_inventory(tmp_path).files
+    (found,) = sources.take_inventory(tmp_path)
     assert found.uri.startswith("file:///")
     assert found.uri.endswith("caf%E9.mp4")
     assert os.fsencode(sources.to_path(found.uri)) == odd
@@ -240,25 +240,23 @@ def test_a_folder_named_like_a_video_is_a_video_error(tmp_path: Path) -> None:
 def test_a_circle_of_links_is_a_problem_of_the_inventory(tmp_path: Path) -> None:
     (tmp_path / "a.mp4").symlink_to(tmp_path / "b.mp4")
     (tmp_path / "b.mp4").symlink_to(tmp_path / "a.mp4")
-    found = sources.take_inventory(tmp_path)
-    assert found.files == ()
-    assert {problem.kind for problem in found.problems} == {"unreadable"}
+    found = list(sources.take_inventory(tmp_path))
+    assert len(found) == 2
+    assert {problem.kind for problem in found} == {"unreadable"}
     with pytest.raises(UnreadableFile, match="cannot be read"):
         decode.inspect(unread(tmp_path / "a.mp4"), SAMPLING)
 
 
 def test_a_link_to_nothing_is_a_problem_of_the_inventory(tmp_path: Path) -> None:
     (tmp_path / "dangling.mp4").symlink_to(tmp_path / "missing.mp4")
-    (problem,) = sources.take_inventory(tmp_path).problems
+    (problem,) = sources.take_inventory(tmp_path)
     assert (problem.kind, problem.permanent) == ("unreadable", False)
 
 
 def test_a_pipe_named_like_a_video_is_a_problem_and_is_never_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.mp4")
     for named in (tmp_path, tmp_path / "pipe.mp4"):
-        found = sources.take_inventory(named)
-        assert found.files == ()
-        (problem,) = found.problems
+        (problem,) = sources.take_inventory(named)
         assert (problem.kind, problem.error) == ("unreadable", "cannot be read: not a regular file")
 
 

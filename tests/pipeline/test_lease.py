@@ -19,8 +19,9 @@ import pytest
 from deltalake import DeltaTable
 
 from pipeline import lease
-from pipeline.archive import Archive, write_part
+from pipeline.archive import Archive
 from pipeline.lease import EXPIRY_S, Holder, Lease, holder_of
+from pipeline.parts import write_part
 from schemas.errors import ArchiveBusy, LeaseLost
 from tests.pipeline.factories import add_video, embedded, unit_of, video_row
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from pipeline import plan
 from schemas.records import Failed, SourceFile, UnitOutcome
@@ -15,117 +13,8 @@ from tests.pipeline.factories import PROFILE, file_at, video, video_row
 A = SourceFile("/videos/a.mp4", 100, 1.0)
 
 
-def difference(files, *known, root="/videos"):
-    return plan.difference(files, {row.uri: row for row in known}, root)
-
-
 def outcomes_of(made: plan.VideoPlan) -> dict[str, UnitOutcome]:
     return {unit.unit_id: UnitOutcome(unit.unit_id, unit.video_id, len(unit.windows), 8) for unit in made.units}
-
-
-# --- files against archive
-
-
-def test_a_file_the_archive_does_not_know_is_read() -> None:
-    found = difference([A])
-    assert (found.to_read, found.unchanged, found.gone) == ((A,), 0, ())
-
-
-def test_a_file_of_the_same_size_and_time_is_not_read() -> None:
-    found = difference([A], video_row())
-    assert (found.to_read, found.unchanged, found.gone) == ((), 1, ())
-
-
-@pytest.mark.parametrize("change", [{"size_bytes": 101}, {"mtime_s": 1.5}, {"mtime_s": 0.5}])
-def test_a_file_of_another_size_or_time_is_read(change: dict) -> None:
-    assert difference([replace(A, **change)], video_row()).to_read
-
-
-@pytest.mark.parametrize(
-    ("known", "is_read"),
-    [
-        pytest.param({"status": "failed", "permanent": True}, False, id="failed for good: left alone"),
-        pytest.param({"status": "failed", "permanent": False, "attempts": 1}, True, id="failed by bad luck: once more"),
-        pytest.param({"status": "failed", "permanent": False, "attempts": 2}, True, id="failed twice: a third time"),
-        pytest.param(
-            {"status": "failed", "permanent": False, "attempts": 3}, False, id="failed three times: left alone"
-        ),
-        pytest.param({"status": "partial", "permanent": True}, False, id="damaged: left alone"),
-        pytest.param({"status": "partial", "permanent": False}, True, id="a part was lost by bad luck: once more"),
-        pytest.param(
-            {"status": "partial", "permanent": False, "attempts": 3}, False, id="lost three times: left alone"
-        ),
-        pytest.param({"status": "gone"}, True, id="gone and back"),
-        pytest.param({"status": "gone", "attempts": 3}, True, id="gone and back after failures"),
-    ],
-)
-def test_what_failed_is_tried_again_only_if_that_may_help(known: dict, is_read) -> None:
-    found = difference([A], video_row(**known))
-    assert bool(found.to_read) is is_read
-    assert found.unchanged == (not is_read)
-
-
-def test_the_attempts_are_three() -> None:
-    assert plan.MAX_ATTEMPTS == 3
-
-
-# --- what is gone
-
-
-def test_a_known_file_that_is_not_there_is_gone() -> None:
-    row = video_row("/videos/old.mp4")
-    assert difference([A], row).gone == (row,)
-
-
-def test_what_is_gone_already_is_not_gone_again() -> None:
-    assert difference([A], video_row("/videos/old.mp4", status="gone")).gone == ()
-
-
-def test_a_failed_file_that_is_not_there_is_gone() -> None:
-    assert difference([A], video_row("/videos/old.mp4", status="failed", permanent=True)).gone
-
-
-@pytest.mark.parametrize(
-    "uri", ["/videos2/a.mp4", "/videos 2/b.mp4", "/other/videos/c.mp4", "/videos.mp4", "/videos", "/b.mp4"]
-)
-@pytest.mark.parametrize("root", ["/videos", "/videos/"])
-def test_nothing_outside_the_folder_is_gone(uri: str, root: str) -> None:
-    assert difference([A], video_row(uri), root=root).gone == ()
-
-
-def test_a_vanished_file_whose_name_is_not_utf8_is_gone_too() -> None:
-    assert difference([A], video_row("file:///videos/caf%E9.mp4")).gone
-    assert not difference([A], video_row("file:///videos2/caf%E9.mp4")).gone
-
-
-def test_below_the_root_of_the_file_system_everything_is_below() -> None:
-    assert difference([A], video_row("/videos/old.mp4"), root="/").gone
-
-
-def test_without_a_folder_nothing_is_gone() -> None:
-    assert difference([A], video_row("/videos/old.mp4"), root=None).gone == ()
-
-
-def test_a_deep_file_is_gone_from_a_folder_above_it() -> None:
-    assert difference([A], video_row("/videos/x/y/z.mp4")).gone
-
-
-uris = st.sampled_from([f"/videos/{name}.mp4" for name in "abcdefgh"])
-statuses = st.sampled_from(["ok", "partial", "failed", "gone"])
-
-
-@given(
-    files=st.dictionaries(uris, st.integers(1, 2)),
-    known=st.dictionaries(uris, st.tuples(statuses, st.booleans(), st.integers(1, 4), st.integers(1, 2))),
-)
-def test_every_file_is_read_or_unchanged_and_every_other_known_one_gone(files, known) -> None:
-    rows = [
-        video_row(uri, status=status, permanent=permanent, attempts=attempts, mtime_s=float(mtime))
-        for uri, (status, permanent, attempts, mtime) in known.items()
-    ]
-    found = difference([SourceFile(uri, 100, float(mtime)) for uri, mtime in files.items()], *rows)
-    assert len(found.to_read) + found.unchanged == len(files)
-    assert {row.uri for row in found.gone} == {row.uri for row in rows if row.status != "gone"} - set(files)
 
 
 # --- what was read against archive

@@ -11,7 +11,7 @@ import pytest
 from pipeline import plan, revisions, sources
 from pipeline.archive import Archive
 from pipeline.settings import IndexSettings, Sampling, Space
-from pipeline.survey import WORKER_DIED, Job, Progress, died, survey
+from pipeline.survey import WORKER_DIED, Job, Progress, Survey, died, survey, take_stock
 from schemas.records import Failed, UnitOutcome
 from tests.media import make_video
 from tests.models import TINY
@@ -44,8 +44,13 @@ def footage(tmp_path: Path) -> Path:
     return folder
 
 
-def take(folder: Path, job: Job, scratch: Path):
-    return survey(job, sources.take_inventory(folder), scratch)
+def stock_of(folder: Path, job: Job):
+    inventory = sources.take_inventory(folder)
+    return take_stock(job.archive, job.space.id, inventory, inventory.folders, job.policy)
+
+
+def take(folder: Path, job: Job, scratch: Path) -> Survey:
+    return survey(job, stock_of(folder, job), scratch)
 
 
 def test_new_videos_are_planned_in_the_order_of_the_inventory(footage: Path, job: Job, tmp_path: Path) -> None:
@@ -53,7 +58,7 @@ def test_new_videos_are_planned_in_the_order_of_the_inventory(footage: Path, job
     assert [Path(item.video.source.file.uri).name for item in found.plans] == ["a.mkv", "b.mp4"]
     assert [len(unit.windows) for item in found.plans for unit in item.units] == [1, 2]
     assert found.footage_s == pytest.approx(3.0)
-    assert (found.unchanged, found.touched, found.gone) == (0, (), ())
+    assert (found.unchanged, found.links.same, found.gone) == (0, (), ())
     (failure,) = found.failures
     assert (failure.kind, failure.stage, failure.permanent) == ("not_a_video", "inspect", True)
     assert plan.source_of(failure).fingerprint, "the content decided it, so the content is named"
@@ -71,17 +76,18 @@ def test_a_touched_file_is_read_and_found_to_be_the_same(footage: Path, job: Job
     first = take(footage, job, tmp_path)
     known = [
         replace(
-            video_row(item.video.source.file.uri),
+            video_row(item.video.source.file.uri, space=job.space.id),
             fingerprint=item.video.source.fingerprint,
             size_bytes=item.video.source.file.size_bytes,
             mtime_s=item.video.source.file.mtime_s,
         )
         for item in first.plans
     ]
+    Archive.create(job.archive.folder).commit_videos(known)
     os.utime(footage / "a.mkv", (7, 7))
-    second = take(footage, job_for(tmp_path / "archive", known), tmp_path)
+    second = take(footage, job, tmp_path)
     assert second.plans == ()
-    assert [Path(source.file.uri).name for source in second.touched] == ["a.mkv"]
+    assert [(Path(row.uri).name, file.mtime_s) for row, file in second.links.same] == [("a.mkv", 7.0)]
     assert second.unchanged == 2
 
 
@@ -103,9 +109,9 @@ def test_problems_of_the_inventory_are_failures_of_the_survey(footage: Path, job
 
 
 def test_a_file_that_vanishes_before_it_is_read_is_a_passing_failure(footage: Path, job: Job, tmp_path: Path) -> None:
-    inventory = sources.take_inventory(footage)
+    stock = stock_of(footage, job)
     (footage / "a.mkv").unlink()
-    found = survey(job, inventory, tmp_path)
+    found = survey(job, stock, tmp_path)
     failure = next(failure for failure in found.failures if failure.stage == "fingerprint")
     assert (failure.kind, failure.permanent) == ("unreadable", False)
 
@@ -210,16 +216,16 @@ def test_a_file_that_kills_its_reader_is_left_alone_after_three_runs(tmp_path: P
     file = file_at("/videos/a.mp4").file
     known = []
     for run in range(1, 4):
-        assert plan.difference([file], {row.uri: row for row in known}, None).to_read, f"run {run} tries it"
+        assert not any(plan.is_settled(row.status, row.permanent, row.attempts) for row in known), f"run {run} tries it"
         row = revisions.unreadable(job_for(tmp_path, known), died(file, "inspect", 60.0))
         assert row is not None
         known = [row]
-    assert plan.difference([file], {row.uri: row for row in known}, None).unchanged == 1
+    assert plan.is_settled(known[0].status, known[0].permanent, known[0].attempts)
 
 
-def test_a_touched_row_differs_in_size_and_time_only(tmp_path: Path) -> None:
+def test_a_touched_row_differs_in_size_and_time_only() -> None:
     row = video_row()
-    made = revisions.touched(job_for(tmp_path, [row]), file_at(row.uri, size_bytes=7, mtime_s=8.0))
+    made = revisions.now_at(row, file_at(row.uri, size_bytes=7, mtime_s=8.0).file)
     assert replace(made, size_bytes=row.size_bytes, mtime_s=row.mtime_s, indexed_at=row.indexed_at) == row
     assert (made.size_bytes, made.mtime_s) == (7, 8.0)
     assert made.indexed_at > row.indexed_at

@@ -1,0 +1,83 @@
+"""How `index` and `reindex` tell what they did: a table or JSON, and files for schedulers and for people."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from jobs import console
+
+if TYPE_CHECKING:
+    from pipeline.flows import IndexReport
+
+
+def tell(report: IndexReport, *, as_json: bool, metrics: Path | None = None, markdown: Path | None = None) -> None:
+    """Prints and writes a report; ends with EXIT_SOME_FAILED if videos failed."""
+    from pipeline import run_report
+
+    console.caution(report.notes)
+    if metrics is not None:
+        run_report.write(metrics, run_report.prometheus(report))
+    if markdown is not None:
+        run_report.write(markdown, run_report.markdown(report))
+    if as_json:
+        console.print_json(report)
+    else:
+        _print(report)
+    if report.failed and not report.dry_run:
+        raise typer.Exit(console.EXIT_SOME_FAILED)
+
+
+def _print(report: IndexReport) -> None:
+    """The report as a table, failures below it."""
+    from rich.table import Table
+
+    rows = _planned_rows(report) if report.dry_run else _done_rows(report)
+    table = Table(show_header=False, title="dry run: nothing was changed" if report.dry_run else None)
+    for name, value in rows:
+        table.add_row(name, value)
+    out = console.results()
+    out.print(table)
+    if report.failures:
+        out.print(f"{len(report.failures)} could not be indexed:" if not report.dry_run else "these will fail:")
+    for failure in report.failures:
+        out.print(f"  {failure.uri}: {failure.error} ({failure.error_kind})", markup=False, soft_wrap=True)
+
+
+def _planned_rows(report: IndexReport) -> list[tuple[str, str]]:
+    """What a run would do."""
+    expected = "unknown before the first run" if report.expected_s is None else console.length(report.expected_s)
+    return [
+        ("videos to index", str(report.planned - report.failed)),
+        ("unreadable", str(report.failed)),
+        *_elsewhere(report),
+        ("unchanged", str(report.unchanged)),
+        ("gone", f"{report.gone} (asks for --yes)" if report.asks_for_yes else str(report.gone)),
+        ("clips", str(report.clips)),
+        ("footage", console.length(report.footage_s)),
+        ("expected time", expected),
+    ]
+
+
+def _done_rows(report: IndexReport) -> list[tuple[str, str]]:
+    """What a run did."""
+    damaged = f" ({report.partial} with damaged stretches)" if report.partial else ""
+    speed = report.footage_s / report.wall_s if report.wall_s else 0.0
+    rows = [
+        ("indexed", f"{report.indexed} videos{damaged}, {report.clips} clips"),
+        *_elsewhere(report),
+        ("unchanged", str(report.unchanged)),
+        ("failed", str(report.failed)),
+        ("gone", str(report.gone)),
+        ("footage", f"{console.length(report.footage_s)} in {console.length(report.wall_s)} ({speed:.1f} s/s)"),
+    ]
+    waits = "no: this space does not cover all videos yet, the other one serves on"
+    return rows if report.serves else [*rows, ("serves", waits)]
+
+
+def _elsewhere(report: IndexReport) -> list[tuple[str, str]]:
+    """Lines that most runs do not need."""
+    lines = (("moved", report.moved), ("duplicates", report.duplicates), ("vanished, kept", report.kept))
+    return [(name, str(count)) for name, count in lines if count]

@@ -1,0 +1,136 @@
+"""What the Delta log of a table says, and how it is rewritten: files, versions, replacing, restoring, vacuuming.
+
+The archive adds to its tables; whoever tidies, checks or undoes them works here. Every change is one transaction that
+Delta refuses when another process removed the same files meanwhile; files that readers may hold stay on the disk until
+`vacuum`.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pyarrow as pa
+from deltalake import DeltaTable
+from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
+from deltalake.transaction import AddAction, RemoveAction
+
+from pipeline.archive import Archive
+from schemas import tables
+from schemas.errors import ArchiveError, first_line
+
+
+@dataclass(frozen=True, slots=True)
+class TableFile:
+    """A Parquet file that the log of a table names. `path` is relative to the table's folder."""
+
+    path: str
+    size_bytes: int
+    row_count: int
+    modified_ms: int  # when its newest rows were written: a merge keeps it
+    partition: dict[str, str | None] = field(default_factory=dict)
+
+
+def open_table(archive: Archive, name: str, version: int | None = None) -> DeltaTable:
+    """A table at its last version, or at an older one. Raises ArchiveError when it cannot be read."""
+    try:
+        return DeltaTable(str(archive.folder / name), version=version)
+    except (TableNotFoundError, DeltaError) as error:
+        asked = "" if version is None else f" at version {version}"
+        raise ArchiveError(
+            f"the table {name!r} of {archive.folder} cannot be read{asked}: {first_line(error)}"
+        ) from error
+
+
+def versions(archive: Archive) -> dict[str, int]:
+    """The number of the last commit of every table."""
+    return {name: archive.version(name) for name in tables.TABLES}
+
+
+def files(archive: Archive, name: str, version: int | None = None) -> list[TableFile]:
+    """The files that make up a table, in path order."""
+    partitions = tables.PARTITIONS.get(name, [])
+    rows = pa.table(open_table(archive, name, version).get_add_actions(flatten=True)).to_pylist()
+    found = [
+        TableFile(
+            path=row["path"],
+            size_bytes=row["size_bytes"],
+            row_count=row["num_records"],
+            modified_ms=row["modification_time"],
+            partition={column: row[f"partition.{column}"] for column in partitions},
+        )
+        for row in rows
+    ]
+    return sorted(found, key=lambda file: file.path)
+
+
+def replace(archive: Archive, name: str, old: Iterable[TableFile], new: Iterable[TableFile]) -> None:
+    """Puts files in the place of others in one transaction.
+
+    Raises ArchiveError, and changes nothing, when another process has removed one of the old files meanwhile.
+    """
+    old, now_ms = list(old), int(time.time() * 1000)
+    actions: list[AddAction | RemoveAction] = [
+        RemoveAction(
+            file.path,
+            data_change=True,
+            deletion_timestamp=now_ms,
+            size=file.size_bytes,
+            partition_values=file.partition,
+        )
+        for file in old
+    ]
+    actions += [
+        AddAction(
+            path=file.path,
+            size=file.size_bytes,
+            partition_values=file.partition,
+            modification_time=file.modified_ms,
+            data_change=True,
+            stats=json.dumps({"numRecords": file.row_count}),
+        )
+        for file in new
+    ]
+    table = open_table(archive, name)
+    # Delta looks at what happens from here on; what happened before is ours to see.
+    present = set(table.get_add_actions()["path"].to_pylist())
+    overtaken = ArchiveError(
+        f"another process changed the table {name!r} meanwhile; nothing of this step was kept, run it again"
+    )
+    if not present.issuperset(file.path for file in old):
+        raise overtaken
+    try:
+        table.create_write_transaction(actions, "append", tables.TABLES[name], tables.PARTITIONS.get(name))
+    except CommitFailedError as error:
+        raise overtaken from error
+
+
+def vacuum(archive: Archive, name: str, retention_h: int, *, dry_run: bool) -> list[Path]:
+    """Deletes files that the log does not name, or has not named for `retention_h`; returns them.
+
+    Files that no commit ever named count by the time they were written: a running indexer may be about to commit them.
+    """
+    table = open_table(archive, name)
+
+    def sweep(*, only_list: bool) -> list[str]:
+        return table.vacuum(retention_h, dry_run=only_list, enforce_retention_duration=False, full=True)
+
+    # Files that an earlier vacuum has deleted stay in the log for a while, and in the list.
+    found = [path for path in sweep(only_list=True) if (archive.folder / name / path).exists()]
+    if found and not dry_run:  # a vacuum is a commit, also one that finds nothing
+        sweep(only_list=False)
+    return [archive.folder / name / path for path in found]
+
+
+def checkpoint(archive: Archive, name: str) -> None:
+    """Sums the log up in one file, so that opening the table reads that instead of every commit."""
+    open_table(archive, name).create_checkpoint()
+
+
+def restore(archive: Archive, name: str, version: int) -> None:
+    """Makes a table what it was at a version, in one transaction that is itself a new version."""
+    if versions(archive)[name] != version:
+        open_table(archive, name).restore(version)

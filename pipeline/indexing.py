@@ -1,0 +1,158 @@
+"""Running a plan: units through the stages, parts committed as they come, a video's row when its units are through.
+
+The order of commits is what a crash may rely on: clips before the rows that show them, the dead-letter before the rows
+that it explains. A signal is held back while something is committed.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from pipeline import deadletter, decode, engine, interrupts, plan, revisions
+from pipeline.engine import Stage
+from pipeline.lease import Lease
+from pipeline.parts import write_part
+from pipeline.plan import VideoPlan
+from pipeline.survey import Job, Progress, Survey, died
+from schemas.records import Failed, HashedFile, Part, Unit, UnitOutcome, VideoRow
+
+COMMIT_EVERY_S = 2.0  # a lost run loses at most this much committed work; each commit is a file in the log
+
+
+@dataclass
+class _Tally:
+    """What has come back for one video so far."""
+
+    plan: VideoPlan
+    outcomes: list[UnitOutcome] = field(default_factory=list)
+    failures: list[Failed] = field(default_factory=list)
+    copies: tuple[HashedFile, ...] = ()  # files of the same content
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every unit is accounted for."""
+        return len(self.outcomes) + len(self.failures) == len(self.plan.units)
+
+
+def index_units(job: Job, held: Lease, found: Survey, scratch: Path) -> list[VideoRow]:
+    """Runs all units and commits parts and finished videos; the row of each video and copy, once."""
+    tallies = {
+        item.video_id: _Tally(item, list(item.done), copies=found.copies.get(item.video.source.fingerprint, ()))
+        for item in found.plans
+    }
+    owners = {unit.unit_id: item.video_id for item in found.plans for unit in item.units}
+    units = [unit for item in found.plans for unit in item.todo]
+    total_s, done_s = sum(map(_length_s, units)), 0.0
+    lengths = {unit.unit_id: _length_s(unit) for unit in units}
+    unfinished = dict(tallies)  # a video leaves it when its row is committed; what is left at the end was lost
+    rows: list[VideoRow] = []
+    with interrupts.held() as hold:
+        results = engine.run(_stages(job, units), units, engine=job.settings.engine, scratch=scratch) if units else ()
+        for batch in _every(COMMIT_EVERY_S, hold.listen(results)):
+            held.check()
+            parts = [result for result in batch if isinstance(result, Part)]
+            job.archive.commit_parts(parts)  # before the rows of the videos they complete: never the other way round
+            for unit_id in _account(batch, tallies, owners):
+                done_s += lengths[unit_id]
+            rows += _commit_finished(job, unfinished)
+            job.watch(Progress("index", done_s, total_s))
+        if hold.signum is None:  # else the rest is not lost but not done, and the next run's
+            _bury_lost(unfinished)
+        rows += _commit_finished(job, unfinished)
+        if hold.signum is not None:
+            done = (
+                f"{len(found.plans) - len(unfinished)} of the {len(found.plans)} videos of this run are in the archive"
+            )
+            raise interrupts.Stopped(hold.signum, f"stopped: {done}; {interrupts.GO_ON}")
+    return rows
+
+
+def _length_s(unit: Unit) -> float:
+    """Seconds of footage in a unit."""
+    return sum(window.end_s - window.start_s for window in unit.windows)
+
+
+def _account(batch: list[Any], tallies: Mapping[str, _Tally], owners: Mapping[str, str]) -> Iterator[str]:
+    """Enters results into the tallies of their videos; yields the ids of the units they settle."""
+    for result in batch:
+        if isinstance(result, Failed):
+            unit_id = result.record.unit_id
+            tallies[owners[unit_id]].failures.append(result)
+            yield unit_id
+            continue
+        for outcome in result.outcomes:
+            tallies[outcome.video_id].outcomes.append(outcome)
+            yield outcome.unit_id
+
+
+def _bury_lost(unfinished: Mapping[str, _Tally]) -> None:
+    """Enters the units that never came back, because their worker died, as failures."""
+    for tally in unfinished.values():
+        seen = {outcome.unit_id for outcome in tally.outcomes} | {failed.record.unit_id for failed in tally.failures}
+        lost = [unit for unit in tally.plan.units if unit.unit_id not in seen]
+        tally.failures += [died(unit, "decode", unit.deadline_s) for unit in lost]
+
+
+def _commit_finished(job: Job, unfinished: dict[str, _Tally]) -> list[VideoRow]:
+    """Commits the rows of all videos that are complete and takes them off the list."""
+    complete = [video_id for video_id, tally in unfinished.items() if tally.is_complete]
+    tallies = [unfinished.pop(video_id) for video_id in complete]
+    rows = [revisions.indexed(job, tally.plan, tally.outcomes, tally.failures) for tally in tallies]
+    both = list(zip(tallies, rows, strict=True))
+    told = (letter for tally, row in both for letter in deadletter.of_video(job, tally.plan, row, tally.failures))
+    job.archive.commit_letters(told)
+    rows += [revisions.follower(job, copy, row) for tally, row in both for copy in tally.copies]
+    job.archive.commit_videos(rows)
+    return rows
+
+
+def _every(seconds: float, results: Iterable[Any]) -> Iterator[list[Any]]:
+    """Results gathered into lists, one for each stretch of time, the rest at the end."""
+    batch: list[Any] = []
+    since = time.monotonic()
+    for result in results:
+        batch.append(result)
+        if time.monotonic() - since >= seconds:
+            yield batch
+            batch, since = [], time.monotonic()
+    if batch:
+        yield batch
+
+
+def _stages(job: Job, units: list[Unit]) -> list[Stage]:
+    """Decode, embed, write."""
+    from pipeline.embed import CLIPS_PER_PASS, Embed
+
+    # Units of short videos share a forward pass; a unit of 64 clips fills several alone.
+    mean_clips = sum(len(unit.windows) for unit in units) / len(units)
+    together = max(1, round(CLIPS_PER_PASS / mean_clips))
+    settings = job.settings
+    on_gpu = settings.device.startswith("cuda")
+    return [
+        Stage(
+            name="decode",
+            work=partial(decode.decode_units, job.space.model.image_size),
+            deadline_s=lambda unit: unit.deadline_s,
+            memory_bytes=plan.MEMORY_BYTES,
+        ),
+        Stage(
+            name="embed",
+            work=Embed(settings.model, settings.context, settings.device, settings.frames, settings.image_size),
+            batch_size=together,
+            resident=True,
+            num_cpus=0.5,  # with the writer's half, one logical CPU of four: the rest decode
+            num_gpus=1.0 if on_gpu else 0.0,
+        ),
+        Stage(
+            name="write",
+            work=partial(write_part, folder=job.archive.folder),
+            batch_size=together,
+            resident=True,
+            num_cpus=0.5,
+        ),
+    ]

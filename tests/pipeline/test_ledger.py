@@ -1,0 +1,197 @@
+"""What changed among many files, found without an object for each; no file is opened here."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline import ledger
+from pipeline.ledger import Ledger
+from schemas import tables
+from schemas.records import SourceFile, VideoRow
+from tests.pipeline.factories import video_row
+
+A = SourceFile("/videos/a.mp4", 100, 1.0)
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a ledger says of some files."""
+
+    to_read: tuple[SourceFile, ...]
+    unchanged: int
+    gone: tuple[VideoRow, ...]
+
+
+def batches(rows) -> list[pa.RecordBatch]:
+    return pa.Table.from_pylist([asdict(row) for row in rows], schema=tables.VIDEOS).to_batches(max_chunksize=2)
+
+
+def difference(files, *known, root="/videos") -> Found:
+    files = list(files)
+    made = Ledger.of(batches(known), (root,) if root else ())
+    to_read = tuple(made.see(files))
+    gone = set(made.missing(anywhere=False))
+    return Found(to_read, len(files) - len(to_read), tuple(row for row in known if row.video_id in gone))
+
+
+# --- files against archive
+
+
+def test_a_file_the_archive_does_not_know_is_read() -> None:
+    found = difference([A])
+    assert (found.to_read, found.unchanged, found.gone) == ((A,), 0, ())
+
+
+def test_a_file_of_the_same_size_and_time_is_not_read() -> None:
+    found = difference([A], video_row())
+    assert (found.to_read, found.unchanged, found.gone) == ((), 1, ())
+
+
+@pytest.mark.parametrize("change", [{"size_bytes": 101}, {"mtime_s": 1.5}, {"mtime_s": 0.5}])
+def test_a_file_of_another_size_or_time_is_read(change: dict) -> None:
+    assert difference([replace(A, **change)], video_row()).to_read
+
+
+@pytest.mark.parametrize(
+    ("known", "is_read"),
+    [
+        pytest.param({"status": "failed", "permanent": True}, False, id="failed for good: left alone"),
+        pytest.param({"status": "failed", "permanent": False, "attempts": 1}, True, id="failed by bad luck: once more"),
+        pytest.param({"status": "failed", "permanent": False, "attempts": 2}, True, id="failed twice: a third time"),
+        pytest.param(
+            {"status": "failed", "permanent": False, "attempts": 3}, False, id="failed three times: left alone"
+        ),
+        pytest.param({"status": "partial", "permanent": True}, False, id="damaged: left alone"),
+        pytest.param({"status": "partial", "permanent": False}, True, id="a part was lost by bad luck: once more"),
+        pytest.param(
+            {"status": "partial", "permanent": False, "attempts": 3}, False, id="lost three times: left alone"
+        ),
+        pytest.param({"status": "gone"}, True, id="gone and back"),
+        pytest.param({"status": "gone", "attempts": 3}, True, id="gone and back after failures"),
+    ],
+)
+def test_what_failed_is_tried_again_only_if_that_may_help(known: dict, is_read) -> None:
+    found = difference([A], video_row(**known))
+    assert bool(found.to_read) is is_read
+    assert found.unchanged == (not is_read)
+
+
+# --- what is gone
+
+
+def test_a_known_file_that_is_not_there_is_gone() -> None:
+    row = video_row("/videos/old.mp4")
+    assert difference([A], row).gone == (row,)
+
+
+def test_what_is_gone_already_is_not_gone_again() -> None:
+    assert difference([A], video_row("/videos/old.mp4", status="gone")).gone == ()
+
+
+def test_a_failed_file_that_is_not_there_is_gone() -> None:
+    assert difference([A], video_row("/videos/old.mp4", status="failed", permanent=True)).gone
+
+
+@pytest.mark.parametrize(
+    "uri", ["/videos2/a.mp4", "/videos 2/b.mp4", "/other/videos/c.mp4", "/videos.mp4", "/videos", "/b.mp4"]
+)
+@pytest.mark.parametrize("root", ["/videos", "/videos/"])
+def test_nothing_outside_the_folder_is_gone(uri: str, root: str) -> None:
+    assert difference([A], video_row(uri), root=root).gone == ()
+
+
+def test_a_vanished_file_whose_name_is_not_utf8_is_gone_too() -> None:
+    assert difference([A], video_row("file:///videos/caf%E9.mp4")).gone
+    assert not difference([A], video_row("file:///videos2/caf%E9.mp4")).gone
+
+
+def test_below_the_root_of_the_file_system_everything_is_below() -> None:
+    assert difference([A], video_row("/videos/old.mp4"), root="/").gone
+
+
+def test_without_a_folder_nothing_is_gone() -> None:
+    assert difference([A], video_row("/videos/old.mp4"), root=None).gone == ()
+
+
+def test_a_deep_file_is_gone_from_a_folder_above_it() -> None:
+    assert difference([A], video_row("/videos/x/y/z.mp4")).gone
+
+
+uris = st.sampled_from([f"/videos/{name}.mp4" for name in "abcdefgh"])
+statuses = st.sampled_from(["ok", "partial", "failed", "gone"])
+
+
+@given(
+    files=st.dictionaries(uris, st.integers(1, 2)),
+    known=st.dictionaries(uris, st.tuples(statuses, st.booleans(), st.integers(1, 4), st.integers(1, 2))),
+)
+def test_every_file_is_read_or_unchanged_and_every_other_known_one_gone(files, known) -> None:
+    rows = [
+        video_row(uri, status=status, permanent=permanent, attempts=attempts, mtime_s=float(mtime))
+        for uri, (status, permanent, attempts, mtime) in known.items()
+    ]
+    found = difference([SourceFile(uri, 100, float(mtime)) for uri, mtime in files.items()], *rows)
+    assert len(found.to_read) + found.unchanged == len(files)
+    assert {row.uri for row in found.gone} == {row.uri for row in rows if row.status != "gone"} - set(files)
+
+
+# --- rows of a ledger
+
+
+def test_the_last_row_of_a_video_counts() -> None:
+    old, new = video_row(), video_row(revision=2, mtime_s=5.0, minutes=-1)
+    touched = replace(video_row(minutes=1), mtime_s=7.0)
+    assert difference([replace(A, mtime_s=5.0)], new, old, touched).unchanged == 1
+    assert difference([replace(A, mtime_s=7.0)], old, touched).unchanged == 1
+    assert difference([A], old, touched).to_read
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_video_that_took_the_place_of_a_gone_one_counts(order: int) -> None:
+    gone = video_row(video_id="1" * 16, status="gone", revision=9, minutes=5)
+    rows = [gone, video_row()][::order]
+    assert difference([A], *rows).unchanged == 1
+    made = Ledger.of(batches(rows))
+    assert (len(made), made.live) == (1, 1)
+    assert all(made.has_video(row.video_id) for row in rows), "its id is taken for ever"
+
+
+def test_files_are_compared_in_lots_and_none_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ledger, "FILES_PER_LOT", 3)
+    rows = [video_row(f"/videos/{n}.mp4") for n in range(10)]
+    files = [SourceFile(f"/videos/{n}.mp4", 100, 1.0 + (n == 7)) for n in range(20)]
+    made = Ledger.of(batches(rows), ("/videos",))
+    assert [file.uri for file in made.see(iter(files))] == [f"/videos/{n}.mp4" for n in (7, *range(10, 20))]
+    assert made.missing(anywhere=False) == []
+
+
+def test_nothing_is_trusted_when_asked() -> None:
+    made = Ledger.of(batches([video_row()]))
+    assert made.see([A], trust_nothing=True) == [A]
+    assert made.missing(anywhere=True) == []
+
+
+def test_files_of_the_same_size_and_place_are_found() -> None:
+    rows = [video_row("/videos/a.mp4"), video_row("/videos/b.mp4", size_bytes=7), video_row("/c.mp4", status="gone")]
+    made = Ledger.of(batches(rows))
+    assert made.of_sizes({100, 8}) == [rows[0].video_id]
+    assert made.of_uris(["/videos/b.mp4", "/nowhere", "/c.mp4"]) == [rows[1].video_id, rows[2].video_id]
+    assert made.has_video(rows[2].video_id)
+    assert not made.has_video("f" * 16)
+
+
+def test_an_empty_ledger_knows_nothing() -> None:
+    made = Ledger.of(())
+    assert made.see([A]) == [A]
+    assert (made.live, made.missing(anywhere=True), made.of_uris(["/a"]), made.of_sizes({1})) == (0, [], [], [])
+    assert not made.has_video("0" * 16)
+
+
+def test_a_row_is_some_forty_bytes() -> None:
+    assert np.dtype(ledger._ROW).itemsize <= 48
