@@ -12,13 +12,14 @@ import time
 import uuid
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline import delta_log, parts, vectors
+from pipeline import delta_log, lease, parts, vectors
 from pipeline.archive import Archive, revision_key
 from pipeline.delta_log import TableFile
 from pipeline.runs import serving_run
@@ -99,10 +100,21 @@ def compact(
 ) -> CompactReport:
     """Tidies the archive at `folder`; `watch` hears the name of each step before it is taken.
 
-    Raises InputError for a space that cannot be dropped, ArchiveError when another process gets in the way.
+    Raises InputError for a space that cannot be dropped, ArchiveError when another process gets in the way,
+    and with a retention of 0 ArchiveBusy while a run is at work.
     """
     began = time.perf_counter()
     archive = Archive.open(folder)
+    # What a run has written and not committed yet is deleted by a retention of nothing: only then must it be alone.
+    at_once = settings.retention_days == 0 and not settings.dry_run
+    with lease.held(archive.folder, "compact") if at_once else nullcontext():
+        return _tidied(archive, settings, watch, began)
+
+
+def _tidied(
+    archive: Archive, settings: CompactSettings, watch: Callable[[str], None] | None, began: float
+) -> CompactReport:
+    """`compact`, alone or beside a run."""
     _check_spaces(archive, settings.drop_spaces)
     job = _Job(archive, settings, time.time(), watch or (lambda _: None))
     # Before anything is read: what is committed from here on is in none of these files, and not judged.

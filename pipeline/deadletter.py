@@ -13,7 +13,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from pipeline import decode, plan
+from pipeline import decode, lease, plan
 from pipeline.archive import Archive
 from pipeline.plan import VideoPlan
 from pipeline.survey import Job
@@ -156,17 +156,23 @@ def _from_row(row: VideoRow) -> Letter:
 def retry(folder: str | Path, kind: str | None = None) -> list[Letter]:
     """Makes the next run try again what failed, of one kind if asked for; returns those letters.
 
-    Raises InputError when there is no such kind among the failures.
+    Raises InputError when there is no such kind among the failures, ArchiveBusy while a run is at work.
     """
     archive = Archive.open(folder)
-    everything = failures(folder)
+    with lease.held(archive.folder, "retry"):  # a run at work would overwrite what is asked for here
+        return _retried(archive, kind)
+
+
+def _retried(archive: Archive, kind: str | None) -> list[Letter]:
+    """`retry` in an archive that nobody else writes."""
+    everything = failures(archive.folder)
     asked = [letter for letter in everything if kind in (None, letter.error_kind)]
     if kind is not None and not asked:
         kinds = ", ".join(sorted({letter.error_kind for letter in everything})) or "no failures at all"
         raise InputError(f"there is no failure of the kind {kind!r}; there are: {kinds}")
     now = datetime.now(UTC)
     again = [replace(letter, state="retry", attempts=0, last_seen=now) for letter in asked]
-    Archive.create(folder).commit_letters(again)
+    Archive.create(archive.folder).commit_letters(again)
     archive.commit_videos(_untried(archive, again, now))
     return again
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from pipeline import delta_log, vectors
+from pipeline import delta_log, lease, vectors
 from pipeline.archive import Archive
 from pipeline.verify import Problem
 from schemas import tables
@@ -23,8 +23,16 @@ ERROR_KIND = "lost_in_archive"
 
 
 def repair(archive: Archive, problems: Iterable[Problem]) -> tuple[Problem, ...]:
-    """Takes out what is broken; returns the problems that it could do nothing about."""
-    problems = tuple(problems)
+    """Takes out what is broken; returns the problems that it could do nothing about.
+
+    Raises ArchiveBusy while a run is at work.
+    """
+    with lease.held(archive.folder, "repair"):
+        return _mended(archive, tuple(problems))
+
+
+def _mended(archive: Archive, problems: tuple[Problem, ...]) -> tuple[Problem, ...]:
+    """`repair` in an archive that nobody else writes."""
     broken = {problem.subject for problem in problems if problem.kind in FILE_KINDS}
     for name in tables.TABLES:
         _drop_files(archive, name, broken)

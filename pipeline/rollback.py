@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,7 +18,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline import delta_log, parts, vectors
+from pipeline import delta_log, lease, parts, vectors
 from pipeline.archive import SHOWN, Archive, current_rows
 from schemas import tables
 from schemas.errors import ArchiveError, InputError
@@ -47,10 +48,16 @@ def rollback(folder: str | Path, run_id: str, *, dry_run: bool = False) -> Rollb
     """Undoes a run and all after it.
 
     Raises InputError for a run that is not there, and ArchiveError, before anything is changed, when files that the
-    archive had before it are deleted.
+    archive had before it are deleted; ArchiveBusy while a run is at work.
     """
     began = time.perf_counter()
     archive = Archive.open(folder)
+    with nullcontext() if dry_run else lease.held(archive.folder, f"rollback of {run_id}"):
+        return _roll_back(archive, run_id, dry_run=dry_run, began=began)
+
+
+def _roll_back(archive: Archive, run_id: str, *, dry_run: bool, began: float) -> RollbackReport:
+    """Undoes a run and all after it, in an archive that nobody else writes."""
     runs = _runs_from(archive, run_id)
     versions = _versions_before(runs[0])
     for name in RESTORED:

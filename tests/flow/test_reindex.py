@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import indexing, runs
+from pipeline import flows, indexing, runs
 from pipeline.archive import Archive
 from pipeline.flows import IndexReport, index
 from pipeline.overview import overview
