@@ -15,6 +15,7 @@ from jobs.compact import compact
 from jobs.convert import convert
 from jobs.demo import demo
 from jobs.evaluate import evaluate
+from jobs.export import export
 from jobs.finetune import finetune
 from jobs.index import index
 from jobs.info import info
@@ -47,6 +48,7 @@ for command in (
     index,
     search,
     tag,
+    export,
     info,
     verify,
     compact,
