@@ -15,7 +15,7 @@ import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -31,6 +31,7 @@ from schemas.errors import ArchiveError
 from schemas.records import EmbeddedUnit, Part, UnitOutcome, VideoRow
 
 SHOWN = ("ok", "partial")
+Keys: TypeAlias = pa.Array  # `revision_key`s, texts
 
 
 class Archive:
@@ -108,7 +109,7 @@ class Archive:
         """The current row of every video ever seen in a space, in uri order; columns as in `tables.VIDEOS`."""
         return current_rows(self._read("videos", space=space))
 
-    def shown_revisions(self, space: str) -> pa.Array:
+    def shown_revisions(self, space: str) -> Keys:
         """The `revision_key` of every revision whose clips can be seen."""
         return shown_keys(self.current_videos(space))
 
@@ -170,9 +171,7 @@ class Archive:
         clips = self._read("clips", needed, space=space)
         return clips.filter(pc.is_in(revision_key(clips), shown)).sort_by("clip_id").select(columns)
 
-    def visible_batches(
-        self, space: str, columns: list[str], shown: pa.Array | None = None
-    ) -> Iterator[pa.RecordBatch]:
+    def visible_batches(self, space: str, columns: list[str], shown: Keys | None = None) -> Iterator[pa.RecordBatch]:
         """As `visible_clips`, a few hundred at a time in no order: memory does not grow with the archive.
 
         `shown` are the `revision_key`s that can be seen, if that was decided already.
@@ -280,7 +279,7 @@ def current_rows(rows: pa.Table) -> pa.Table:
     return rows.filter(pa.array(first)).sort_by("uri")
 
 
-def shown_keys(videos: pa.Table) -> pa.Array:
+def shown_keys(videos: pa.Table) -> Keys:
     """Of current rows, the `revision_key` of those whose clips can be seen."""
     return revision_key(videos.filter(pc.is_in(videos["status"], pa.array(SHOWN)))).combine_chunks()
 

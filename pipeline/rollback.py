@@ -125,6 +125,7 @@ def _current(archive: Archive, version: int | None) -> dict[tuple[str, str], tup
 
 def _restore(archive: Archive, versions: dict[str, int], runs: list[Run]) -> None:
     """Restores the tables and writes down that it was done; killed in between, it can be done again."""
+    # LEASE: to be held from here on; a running index would go on from what is being undone.
     undone_from = ledger.versions(archive)
     for name in RESTORED:
         ledger.restore(archive, name, versions[name])
