@@ -19,9 +19,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline import ledger, parts, vectors
+from pipeline import delta_log, parts, vectors
 from pipeline.archive import Archive, Keys, revision_key
-from pipeline.ledger import TableFile
+from pipeline.delta_log import TableFile
 from pipeline.runs import serving_run
 from schemas.errors import ArchiveError, InputError, first_line
 
@@ -108,7 +108,7 @@ def compact(
     job = _Job(archive, settings, time.time(), watch or (lambda _: None))
     # LEASE: to be held from here on unless it is a dry run; a retention of 0 deletes what a run is about to commit.
     # Before anything is read: what is committed from here on is in none of these files, and not judged.
-    files = {name: ledger.files(archive, name) for name in ORDER}
+    files = {name: delta_log.files(archive, name) for name in ORDER}
     masks, resumable_clips = _masks(job, files)
     changes = {name: _compact_table(job, name, files[name], masks.get(name)) for name in ORDER}
     deleted_files, deleted_bytes = _sweep(job)
@@ -240,13 +240,15 @@ def _compact_table(job: _Job, name: str, files: list[TableFile], keep: Mask | No
             _merge(job, name, group, keep)
     if groups and not job.settings.dry_run:
         job.watch(f"checkpoint {name}")
-        ledger.checkpoint(job.archive, name)
+        delta_log.checkpoint(job.archive, name)
     return TableChange(
         files_before=len(files),
         files_after=after,
         rows_dropped=sum(hidden.values()),
         bytes_before=sum(file.size_bytes for file in files),
-        bytes_after=None if job.settings.dry_run else sum(file.size_bytes for file in ledger.files(job.archive, name)),
+        bytes_after=None
+        if job.settings.dry_run
+        else sum(file.size_bytes for file in delta_log.files(job.archive, name)),
     )
 
 
@@ -273,7 +275,7 @@ def _merge(job: _Job, name: str, group: list[TableFile], keep: Mask | None) -> N
         newest_ms = max(member.modified_ms for member in group)
         new = TableFile(path, file.stat().st_size, count, newest_ms, group[0].partition)
         job.watch(f"commit {name}")
-        ledger.replace(job.archive, name, group, [new] if count else [])
+        delta_log.replace(job.archive, name, group, [new] if count else [])
     except (OSError, ArchiveError):
         file.unlink(missing_ok=True)
         raise
@@ -304,7 +306,7 @@ def _sweep(job: _Job) -> tuple[int, int]:
     for name in ORDER:
         job.watch(f"vacuum {name}")
         sizes = {file: file.stat().st_size for file in (job.archive.folder / name).rglob("*.parquet")}
-        gone = ledger.vacuum(job.archive, name, retention_h, dry_run=job.settings.dry_run)
+        gone = delta_log.vacuum(job.archive, name, retention_h, dry_run=job.settings.dry_run)
         count, size_bytes = count + len(gone), size_bytes + sum(sizes.get(file, 0) for file in gone)
     for folder in (job.archive.folder / "_scratch").glob("*"):
         inside = [file for file in folder.rglob("*") if file.is_file()]

@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pipeline import decode, engine, ledger, plan, revisions, sources, vectors
+from pipeline import decode, delta_log, engine, plan, revisions, sources, vectors
 from pipeline.archive import Archive, write_part
 from pipeline.embed import CLIPS_PER_PASS, Embed, device_named
 from pipeline.engine import Stage
@@ -273,7 +273,7 @@ def _reported(failures: Iterable[Failed]) -> tuple[Failure, ...]:
 
 def _log(job: Job, state: str, report: IndexReport | None) -> None:
     """Writes the run down, with everything that decides numbers, and the versions to which it can be undone."""
-    settings = {"index": asdict(job.settings), "space": asdict(job.space), "tables": ledger.versions(job.archive)}
+    settings = {"index": asdict(job.settings), "space": asdict(job.space), "tables": delta_log.versions(job.archive)}
     job.archive.log_run(
         {
             "run_id": job.run_id,

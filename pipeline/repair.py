@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from pipeline import ledger, vectors
+from pipeline import delta_log, vectors
 from pipeline.archive import Archive
 from pipeline.verify import Problem
 from schemas import tables
@@ -42,7 +42,7 @@ def _drop_files(archive: Archive, name: str, broken: set[str]) -> None:
     """Takes damaged files of a table out of its log."""
     if not any(subject.startswith(f"{name}/") for subject in broken):
         return
-    ledger.replace(archive, name, [f for f in ledger.files(archive, name) if f"{name}/{f.path}" in broken], [])
+    delta_log.replace(archive, name, [f for f in delta_log.files(archive, name) if f"{name}/{f.path}" in broken], [])
 
 
 def _fail_videos(archive: Archive, problems: Iterable[Problem]) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline import ledger, parts, vectors
+from pipeline import delta_log, parts, vectors
 from pipeline.archive import SHOWN, Archive, current_rows
 from schemas import tables
 from schemas.errors import ArchiveError, InputError
@@ -96,7 +96,7 @@ def _check_reachable(archive: Archive, name: str, version: int, run_id: str) -> 
     """Raises ArchiveError unless all files that a table had at a version are still there."""
     gone = f"the archive of before run {run_id} cannot be had back: footage compact has deleted"
     try:
-        files = ledger.files(archive, name, version)
+        files = delta_log.files(archive, name, version)
     except ArchiveError as error:
         raise ArchiveError(f"{gone} the log of the table {name!r} that far back") from error
     missing = [file for file in files if not (archive.folder / name / file.path).is_file()]
@@ -106,7 +106,7 @@ def _check_reachable(archive: Archive, name: str, version: int, run_id: str) -> 
 
 def _current(archive: Archive, version: int | None) -> dict[tuple[str, str], tuple[int, str, int]]:
     """Revision, status and visible clips of every video at a version of `videos`, by space and video_id."""
-    paths = [archive.folder / "videos" / file.path for file in ledger.files(archive, "videos", version)]
+    paths = [archive.folder / "videos" / file.path for file in delta_log.files(archive, "videos", version)]
     rows = pa.Table.from_batches(parts.read_batches(paths, tables.VIDEOS), tables.VIDEOS)
     current: Iterable[Run] = [
         row
@@ -126,9 +126,9 @@ def _current(archive: Archive, version: int | None) -> dict[tuple[str, str], tup
 def _restore(archive: Archive, versions: dict[str, int], runs: list[Run]) -> None:
     """Restores the tables and writes down that it was done; killed in between, it can be done again."""
     # LEASE: to be held from here on; a running index would go on from what is being undone.
-    undone_from = ledger.versions(archive)
+    undone_from = delta_log.versions(archive)
     for name in RESTORED:
-        ledger.restore(archive, name, versions[name])
+        delta_log.restore(archive, name, versions[name])
     widths = archive.widths()
     for space in set(archive.spaces()) & set(widths):
         vectors.refresh(archive, space, widths[space])

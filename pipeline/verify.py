@@ -19,9 +19,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline import ledger, parts, sources, thumbnails, vectors
+from pipeline import delta_log, parts, sources, thumbnails, vectors
 from pipeline.archive import SHOWN, Archive, current_rows
-from pipeline.ledger import TableFile
+from pipeline.delta_log import TableFile
 from schemas.errors import ArchiveError, UnreadableFile, first_line
 from schemas.records import SourceFile
 
@@ -129,7 +129,7 @@ def verify(folder: str | Path, *, deep: bool = False) -> VerifyReport:
 def _sound_files(look: _Look, name: str) -> Iterator[TableFile]:
     """The files of a table that are there in their full size; the others become problems."""
     try:
-        named = ledger.files(look.archive, name)
+        named = delta_log.files(look.archive, name)
     except ArchiveError as error:
         remedy = f"copy {look.archive.folder / name}/_delta_log from a backup; without it index into a new archive"
         look.problems.append(Problem(kind="table", subject=name, what=str(error), remedy=remedy))
@@ -188,7 +188,7 @@ def _widths(look: _Look) -> dict[str, int]:
     """The width of every space as far as the runs can be read; what they lack is told elsewhere."""
     try:
         return look.archive.widths()
-    except (ArchiveError, OSError):
+    except (ArchiveError, OSError, pa.ArrowInvalid):
         return {}
 
 

@@ -20,7 +20,7 @@ HOMES = {
     # Ray Data runs stages, Ray Train runs workers that step together: two halves that share the cluster alone.
     "ray": ("pipeline/engine.py", "pipeline/distributed.py"),
     "faiss": ("pipeline/vectors.py",),
-    "deltalake": ("pipeline/archive.py", "pipeline/ledger.py"),  # what is added, and what is done to the log itself
+    "deltalake": ("pipeline/archive.py", "pipeline/delta_log.py"),  # what is added, and what is done to the log itself
     "jinja2": ("pipeline/pages.py",),
     # Training looks at pictures too; it is a developer's tool and no part of the pipeline.
     "PIL": ("pipeline/thumbnails.py", "xclip_core/pictures.py"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pipeline import ledger
+from pipeline import delta_log
 from pipeline.archive import Archive
 from pipeline.compact import CompactSettings, compact
 from pipeline.flows import index
@@ -32,7 +32,7 @@ def test_damaged_clips_and_lost_rows_are_mended_by_repair_and_index(
     before = seen(archive, space)
     assert verify(archive.folder, deep=True).problems == ()
 
-    flip_a_bit(archive.folder / "clips" / ledger.files(archive, "clips")[0].path)
+    flip_a_bit(archive.folder / "clips" / delta_log.files(archive, "clips")[0].path)
     problems = verify(archive.folder).problems
     assert {problem.kind for problem in problems} == {"file_damaged", "clip_count"}
     assert repair(archive, problems) == ()
@@ -40,7 +40,7 @@ def test_damaged_clips_and_lost_rows_are_mended_by_repair_and_index(
     assert verify(archive.folder, deep=True).problems == ()
     assert seen(archive, space) == before
 
-    ledger.replace(archive, "videos", ledger.files(archive, "videos"), [])
+    delta_log.replace(archive, "videos", delta_log.files(archive, "videos"), [])
     assert "unfinished" in {problem.kind for problem in verify(archive.folder).problems}
     index(own_pile, archive.folder, settings_for())
     assert seen(archive, space) == before

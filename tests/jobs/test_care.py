@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline import ledger
+from pipeline import delta_log
 from pipeline.archive import Archive
 from tests.pipeline.factories import SPACE, add_video, log_run
 
@@ -18,14 +18,14 @@ def archive(tmp_path: Path) -> Path:
     """Two runs; in the second, one of two videos is new."""
     archive = Archive.create(tmp_path / "archive")
     for run_id, uri in (("one", "/videos/a.mp4"), ("two", "/videos/b [x].mp4")):
-        log_run(archive, run_id, "started", tables=ledger.versions(archive))
+        log_run(archive, run_id, "started", tables=delta_log.versions(archive))
         add_video(archive, uri)
         log_run(archive, run_id)
     return archive.folder
 
 
 def first_part(archive: Path) -> Path:
-    return archive / "clips" / ledger.files(Archive.open(archive), "clips")[0].path
+    return archive / "clips" / delta_log.files(Archive.open(archive), "clips")[0].path
 
 
 def count(archive: Path) -> int:

@@ -12,10 +12,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline import ledger, vectors
+from pipeline import delta_log, vectors
 from pipeline.archive import Archive, write_part
 from pipeline.compact import CompactSettings, Holding, compact, merges, resumable
-from pipeline.ledger import TableFile
+from pipeline.delta_log import TableFile
 from schemas import tables
 from schemas.errors import ArchiveError, InputError
 from tests.pipeline.factories import SPACE, WIDTH, add_video, commit, embedded, flip_a_bit, log_run, unit_of, video_row
@@ -49,7 +49,7 @@ def seen(archive: Archive) -> pa.Table:
 
 
 def paths(archive: Archive, name: str = "clips") -> set[str]:
-    return {file.path for file in ledger.files(archive, name)}
+    return {file.path for file in delta_log.files(archive, name)}
 
 
 def on_disk(archive: Archive, name: str = "clips") -> set[str]:
@@ -86,17 +86,17 @@ def test_rows_of_videos_and_runs_all_stay(archive: Archive) -> None:
 
 def test_a_second_time_there_is_nothing_to_do_and_no_new_version(archive: Archive) -> None:
     compact(archive.folder, NOW)
-    versions = ledger.versions(archive)
+    versions = delta_log.versions(archive)
     report = compact(archive.folder, NOW)
-    assert ledger.versions(archive) == versions
+    assert delta_log.versions(archive) == versions
     assert report.deleted_files == 0
     assert all(change.files_before == change.files_after for change in report.tables.values())
 
 
 def test_a_dry_run_says_the_same_and_changes_nothing(archive: Archive) -> None:
-    versions, files = ledger.versions(archive), on_disk(archive)
+    versions, files = delta_log.versions(archive), on_disk(archive)
     planned = compact(archive.folder, CompactSettings(retention_days=0, dry_run=True))
-    assert (ledger.versions(archive), on_disk(archive)) == (versions, files)
+    assert (delta_log.versions(archive), on_disk(archive)) == (versions, files)
     done = compact(archive.folder, NOW)
     for name, change in planned.tables.items():
         assert change == replace(done.tables[name], bytes_after=None)
@@ -328,8 +328,8 @@ def test_killed_it_loses_nothing(step: str, archive: Archive) -> None:
 
 def test_damage_is_not_copied_into_a_sound_file(archive: Archive) -> None:
     flip_a_bit(archive.folder / "clips" / min(paths(archive)))
-    versions = ledger.versions(archive)["clips"]
+    versions = delta_log.versions(archive)["clips"]
     with pytest.raises(ArchiveError, match=r"a file of the table 'clips' is damaged .*see: footage verify"):
         compact(archive.folder, NOW)
-    assert ledger.versions(archive)["clips"] == versions
+    assert delta_log.versions(archive)["clips"] == versions
     assert on_disk(archive) == paths(archive)

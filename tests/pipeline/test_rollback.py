@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import ledger, vectors
+from pipeline import delta_log, vectors
 from pipeline.archive import Archive
 from pipeline.compact import CompactSettings, compact
 from pipeline.rollback import rollback
@@ -24,7 +24,7 @@ A, B, C = "/videos/a.mp4", "/videos/b.mp4", "/videos/c.mp4"
 
 
 def started(archive: Archive, run_id: str) -> None:
-    log_run(archive, run_id, "started", tables=ledger.versions(archive))
+    log_run(archive, run_id, "started", tables=delta_log.versions(archive))
 
 
 def look(archive: Archive) -> tuple:
@@ -105,9 +105,9 @@ def test_going_back_twice_ends_at_the_beginning(archive: Archive) -> None:
 
 def test_a_dry_run_tells_the_same_and_changes_nothing(archive: Archive) -> None:
     bad_run(archive)
-    before = ledger.versions(archive)
+    before = delta_log.versions(archive)
     planned = rollback(archive.folder, "bad", dry_run=True)
-    assert ledger.versions(archive) == before
+    assert delta_log.versions(archive) == before
     done = rollback(archive.folder, "bad")
     assert replace(planned, dry_run=False, wall_s=0) == replace(done, wall_s=0)
 
@@ -133,7 +133,7 @@ def test_after_a_vacuum_it_says_so_and_touches_nothing(archive: Archive) -> None
 
 def test_a_log_that_does_not_reach_back_says_so(archive: Archive) -> None:
     bad_run(archive)
-    ledger.checkpoint(archive, "clips")
+    delta_log.checkpoint(archive, "clips")
     for entry in (archive.folder / "clips" / "_delta_log").glob("*.json"):
         entry.unlink()
     with pytest.raises(ArchiveError, match="has deleted the log of the table 'clips' that far back"):
@@ -157,7 +157,7 @@ def test_killed_in_between_it_can_be_done_again(archive: Archive) -> None:
     before = look(archive)
     bad_run(archive)
     versions = next(row for row in archive.runs() if row["run_id"] == "bad")["settings"]["tables"]
-    ledger.restore(archive, "videos", versions["videos"])
+    delta_log.restore(archive, "videos", versions["videos"])
     assert look(archive)[:2] == before[:2], "with the video rows back, what is seen is back"
     rollback(archive.folder, "bad")
     assert look(archive) == before

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from pipeline import ledger, parts, sources, vectors
+from pipeline import delta_log, parts, sources, vectors
 from pipeline.archive import Archive
 from pipeline.compact import CompactSettings, compact
 from pipeline.repair import ERROR_KIND, repair
@@ -54,7 +54,7 @@ def archive(tmp_path: Path) -> Archive:
 def part_of(archive: Archive, name: str = "2.mp4") -> Path:
     """The file with the clips of one video."""
     (video_id,) = (row["video_id"] for row in archive.current_videos(SPACE).to_pylist() if row["uri"].endswith(name))
-    for file in ledger.files(archive, "clips"):
+    for file in delta_log.files(archive, "clips"):
         path = archive.folder / "clips" / file.path
         (batch,) = parts.read_batches([path], parts.file_schema("clips"))
         if video_id in batch["video_id"].to_pylist():
@@ -65,13 +65,13 @@ def part_of(archive: Archive, name: str = "2.mp4") -> Path:
 def rewrite(archive: Archive, change: Callable[[list[dict]], list[dict]]) -> None:
     """Puts other rows in the place of a video's clips, properly encoded and committed."""
     path = part_of(archive)
-    (old,) = (file for file in ledger.files(archive, "clips") if path.name in file.path)
+    (old,) = (file for file in delta_log.files(archive, "clips") if path.name in file.path)
     (batch,) = parts.read_batches([path], parts.file_schema("clips"))
     rows = pa.Table.from_pylist(change(batch.to_pylist()), schema=parts.file_schema("clips"))
     new = path.with_name("part-changed.parquet")
     parts.write_batches(new, rows.schema, rows.to_batches())
     relative = str(new.relative_to(archive.folder / "clips"))
-    ledger.replace(archive, "clips", [old], [replace(old, path=relative, size_bytes=new.stat().st_size)])
+    delta_log.replace(archive, "clips", [old], [replace(old, path=relative, size_bytes=new.stat().st_size)])
 
 
 def kinds(report: VerifyReport) -> list[str]:
@@ -148,10 +148,10 @@ def mislabel_the_index(archive: Archive) -> None:
 
 
 def drop_a_video_row(archive: Archive) -> None:
-    for file in ledger.files(archive, "videos"):
+    for file in delta_log.files(archive, "videos"):
         (batch,) = parts.read_batches([archive.folder / "videos" / file.path], parts.file_schema("videos"))
         if batch["uri"][0].as_py().endswith("2.mp4"):
-            ledger.replace(archive, "videos", [file], [])
+            delta_log.replace(archive, "videos", [file], [])
     vectors.build(archive, SPACE, WIDTH)
 
 
@@ -190,7 +190,7 @@ def test_a_sound_archive_has_no_problems(archive: Archive) -> None:
     report = verify(archive.folder, deep=True)
     assert report.problems == ()
     assert (report.videos, report.clips) == (3, 1 + 2 + 3 + 2 + 2)
-    assert report.files == sum(len(ledger.files(archive, name)) for name in ("videos", "clips", "tags", "runs"))
+    assert report.files == sum(len(delta_log.files(archive, name)) for name in ("videos", "clips", "tags", "runs"))
     compact(archive.folder, CompactSettings(retention_days=0))
     assert verify(archive.folder, deep=True).problems == ()
 
@@ -231,11 +231,24 @@ def test_files_and_pictures_are_looked_at_only_when_asked(damage: Callable, arch
     assert verify(archive.folder, deep=True).problems != ()
 
 
+@pytest.mark.parametrize("left", [0.0, 0.7])
+@pytest.mark.parametrize("name", ["tags", "runs", "videos"])
+def test_a_cut_file_of_a_small_table_is_named(name: str, left: float, archive: Archive) -> None:
+    archive.replace_tags([{"clip_id": "1", "space": SPACE, "label_set": "s", "label": "run"}], SPACE, "s")
+    path = archive.folder / name / delta_log.files(archive, name)[0].path
+    path.write_bytes(path.read_bytes()[: int(left * path.stat().st_size)])
+    report = verify(archive.folder)
+    assert "file_size" in kinds(report)
+    left_over = repair(archive, report.problems)
+    assert {problem.kind for problem in left_over} <= {"unfinished"}
+    assert {problem.kind for problem in verify(archive.folder).problems} <= {"unfinished"}
+
+
 @pytest.mark.parametrize("name", ["tags", "runs"])
 def test_a_lost_file_of_a_small_table_is_named(name: str, archive: Archive) -> None:
     archive.replace_tags([{"clip_id": "1", "space": SPACE, "label_set": "s", "label": "run"}], SPACE, "s")
     log_run(archive, "second")
-    first = ledger.files(archive, name)[0]
+    first = delta_log.files(archive, name)[0]
     (archive.folder / name / first.path).unlink()
     report = verify(archive.folder)
     assert [(problem.kind, problem.subject) for problem in report.problems] == [
@@ -250,7 +263,7 @@ def test_a_lost_file_of_video_rows_leaves_clips_for_the_next_run(archive: Archiv
     row = archive.known_videos(SPACE)[str(archive.folder.parent / "2.mp4")]
     (path,) = (
         path
-        for file in ledger.files(archive, "videos")
+        for file in delta_log.files(archive, "videos")
         if (path := archive.folder / "videos" / file.path)
         and row.uri in next(parts.read_batches([path], parts.file_schema("videos")))["uri"].to_pylist()
     )
