@@ -16,6 +16,7 @@ from jobs.compact import compact
 from jobs.convert import convert
 from jobs.demo import demo
 from jobs.evaluate import evaluate
+from jobs.export import export
 from jobs.failures import failures
 from jobs.finetune import finetune
 from jobs.index import index
@@ -52,6 +53,7 @@ for command in (
     reindex,
     search,
     tag,
+    export,
     info,
     failures,
     retry,

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -31,6 +31,7 @@ from schemas.errors import ArchiveError, LeaseLost
 from schemas.records import Letter, Part, Place, UnitOutcome, VideoRow
 
 SHOWN = ("ok", "partial")
+Keys: TypeAlias = pa.Array  # `revision_key`s, texts
 # By this name Delta keeps the highest term of a lease that wrote a table; see pipeline/lease.py.
 WRITER = "footage-index"
 
@@ -136,7 +137,7 @@ class Archive:
         rows = current_rows(self._dataset("videos").to_table(filter=wanted)).to_pylist()
         return {row["video_id"]: VideoRow(**row) for row in rows}
 
-    def shown_revisions(self, space: str) -> pa.Array:
+    def shown_revisions(self, space: str) -> Keys:
         """The `revision_key` of every revision whose clips can be seen."""
         return shown_keys(self.current_videos(space))
 
@@ -229,9 +230,7 @@ class Archive:
         clips = self._read("clips", needed, space=space)
         return clips.filter(pc.is_in(revision_key(clips), shown)).sort_by("clip_id").select(columns)
 
-    def visible_batches(
-        self, space: str, columns: list[str], shown: pa.Array | None = None
-    ) -> Iterator[pa.RecordBatch]:
+    def visible_batches(self, space: str, columns: list[str], shown: Keys | None = None) -> Iterator[pa.RecordBatch]:
         """As `visible_clips`, a few hundred at a time in no order: memory does not grow with the archive.
 
         `shown` are the `revision_key`s that can be seen, if that was decided already.
@@ -366,7 +365,7 @@ def current_rows(rows: pa.Table) -> pa.Table:
     return rows.filter(pa.array(first)).sort_by("uri")
 
 
-def shown_keys(videos: pa.Table) -> pa.Array:
+def shown_keys(videos: pa.Table) -> Keys:
     """Of current rows, the `revision_key` of those whose clips can be seen."""
     return revision_key(videos.filter(pc.is_in(videos["status"], pa.array(SHOWN)))).combine_chunks()
 

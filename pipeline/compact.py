@@ -15,12 +15,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline import delta_log, lease, parts, vectors
-from pipeline.archive import Archive, revision_key
+from pipeline.archive import Archive, Keys, revision_key
 from pipeline.delta_log import TableFile
 from pipeline.runs import serving_run
 from schemas.errors import ArchiveError, InputError, first_line
@@ -169,19 +170,19 @@ def _masks(job: _Job, files: Mapping[str, list[TableFile]]) -> tuple[dict[str, M
     return masks, resumable_clips
 
 
-def _kept_clips(rows: pa.RecordBatch, kept: pa.Array | None) -> pa.BooleanArray:
+def _kept_clips(rows: pa.RecordBatch, kept: Keys | None) -> Any:
     """Which clips belong to the revisions that are kept; all where the space was made after the list was."""
     keys = revision_key(rows)
     return pc.is_in(keys, value_set=kept) if kept is not None else pc.is_valid(keys)
 
 
-def _seen_ids(archive: Archive, spaces: Iterable[str]) -> pa.Array:
+def _seen_ids(archive: Archive, spaces: Iterable[str]) -> Any:
     """The ids of all clips that can be seen."""
     batches = [batch for space in spaces for batch in archive.visible_batches(space, ["clip_id"])]
     return pa.Table.from_batches(batches, pa.schema([("clip_id", pa.string())]))["clip_id"].combine_chunks()
 
 
-def _hidden(archive: Archive, files: Iterable[TableFile], shown: pa.Array) -> list[Holding]:
+def _hidden(archive: Archive, files: Iterable[TableFile], shown: Keys) -> list[Holding]:
     """Which files hold how many rows of revisions that cannot be seen."""
     found = []
     for file in files:

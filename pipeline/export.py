@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Literal, get_args
+from typing import IO, Literal, TypeAlias, get_args
 
 import numpy as np
 import pyarrow as pa
@@ -45,6 +45,7 @@ TAG_COLUMNS = ["label_set", "label", "rank", "probability", "score"]
 TAGS_TYPE = pa.list_(pa.struct([tables.TAGS.field(name) for name in TAG_COLUMNS]))
 NPY_HEADER_BYTES = 128  # whatever the counts: NumPy leaves room for 21 digits and fills up to a multiple of 64
 Batches = Iterable[pa.RecordBatch]
+Column: TypeAlias = pa.Array | pa.ChunkedArray
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -126,7 +127,7 @@ def _rows(archive: Archive, space: str, *, with_vectors: bool) -> tuple[pa.Schem
     return schema, joined()
 
 
-def _whole(column: pa.Array | pa.ChunkedArray) -> pa.Array:
+def _whole(column: Column) -> Column:
     """A column in one piece."""
     return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
 
@@ -140,8 +141,8 @@ class _Tags:
         columns = [_whole(rows[name].combine_chunks()) for name in TAG_COLUMNS]
         self.values = pa.StructArray.from_arrays(columns, fields=list(TAGS_TYPE.value_type))
 
-    def of(self, clip_ids: pa.Array) -> pa.ListArray:
-        """The tags of each of N clips; an empty list where there are none."""
+    def of(self, clip_ids: Column) -> Column:
+        """The tags of each clip, N lists; empty ones where there are none."""
         wanted_N = np.array(clip_ids.to_pylist(), dtype="U16")
         first_N = np.searchsorted(self.ids, wanted_N, "left")
         count_N = np.searchsorted(self.ids, wanted_N, "right") - first_N
@@ -177,7 +178,7 @@ def _write_csv(files: tuple[Path, ...], schema: pa.Schema, rows: Batches) -> int
     return count
 
 
-def _cells(column: pa.Array) -> pa.Array:
+def _cells(column: Column) -> Column:
     """A column as CSV can hold it."""
     if not pa.types.is_list(column.type):
         return column

@@ -188,7 +188,7 @@ def _widths(look: _Look) -> dict[str, int]:
     """The width of every space as far as the runs can be read; what they lack is told elsewhere."""
     try:
         return look.archive.widths()
-    except (ArchiveError, OSError):
+    except (ArchiveError, OSError, pa.ArrowInvalid):
         return {}
 
 
@@ -206,7 +206,7 @@ def _digest(batch: pa.RecordBatch, width: int | None, clips: _Clips, *, deep: bo
 
 
 def _are_unit(column: pa.ListArray, width: int | None) -> list[bool]:
-    """Of each of N vectors, whether it has unit length and the width of its space (that of the first if not known)."""
+    """Of vectors N x E, whether each has unit length and the width of its space (that of the first if not known)."""
     widths_N = pc.fill_null(pc.list_value_length(column), 0).to_numpy(zero_copy_only=False)
     values = column.flatten().to_numpy(zero_copy_only=False).astype(np.float64)
     starts_N = np.concatenate([[0], np.cumsum(widths_N)[:-1]]) if len(widths_N) else widths_N

@@ -231,6 +231,19 @@ def test_files_and_pictures_are_looked_at_only_when_asked(damage: Callable, arch
     assert verify(archive.folder, deep=True).problems != ()
 
 
+@pytest.mark.parametrize("left", [0.0, 0.7])
+@pytest.mark.parametrize("name", ["tags", "runs", "videos"])
+def test_a_cut_file_of_a_small_table_is_named(name: str, left: float, archive: Archive) -> None:
+    archive.replace_tags([{"clip_id": "1", "space": SPACE, "label_set": "s", "label": "run"}], SPACE, "s")
+    path = archive.folder / name / delta_log.files(archive, name)[0].path
+    path.write_bytes(path.read_bytes()[: int(left * path.stat().st_size)])
+    report = verify(archive.folder)
+    assert "file_size" in kinds(report)
+    left_over = repair(archive, report.problems)
+    assert {problem.kind for problem in left_over} <= {"unfinished"}
+    assert {problem.kind for problem in verify(archive.folder).problems} <= {"unfinished"}
+
+
 @pytest.mark.parametrize("name", ["tags", "runs"])
 def test_a_lost_file_of_a_small_table_is_named(name: str, archive: Archive) -> None:
     archive.replace_tags([{"clip_id": "1", "space": SPACE, "label_set": "s", "label": "run"}], SPACE, "s")
