@@ -32,7 +32,6 @@ from schemas.records import (
     Failure,
     HashedFile,
     Part,
-    SourceFile,
     Unit,
     UnitOutcome,
     VideoRow,
@@ -210,7 +209,7 @@ def _execute(found: Survey, scratch: Path, began: float) -> IndexReport:
     """Runs the plan, commits as results come, builds the index, and logs the run."""
     job = _resolved(found.job) if found.plans else found.job
     _log(job, "started", None)  # before anything is written: a killed run leaves its settings behind
-    job.archive.commit_videos(_settled(job, found))
+    job.archive.commit_videos(revisions.settled(job, found))
     rows = list(_index_units(job, found, scratch))
     # The index is derived: should this be the instant of a crash, the next search builds it.
     vectors.ensure(job.archive, job.space.id, job.space.model.embed_dim)
@@ -243,23 +242,6 @@ def _resolved(job: Job) -> Job:
     from pipeline.embed import device_named
 
     return replace(job, settings=replace(job.settings, device=device_named(job.settings.device)))
-
-
-def _settled(job: Job, found: Survey) -> list[VideoRow]:
-    """The rows that need no clips: failed, touched, moved, duplicates and gone, visible in one step."""
-    links = found.links
-    now = [*links.moved, *((row, file) for row, file in links.same if (row.size_bytes, row.mtime_s) != _look(file))]
-    return [
-        *(row for failed in found.failures if (row := revisions.unreadable(job, failed)) is not None),
-        *(revisions.now_at(row, file) for row, file in now),
-        *(revisions.duplicate(job, source, holder) for source, holder in links.duplicates),
-        *(revisions.gone(job, row) for row in found.gone),
-    ]
-
-
-def _look(file: SourceFile) -> tuple[int, float]:
-    """What tells whether a file must be read."""
-    return file.size_bytes, file.mtime_s
 
 
 def _index_units(job: Job, found: Survey, scratch: Path) -> Iterator[VideoRow]:
