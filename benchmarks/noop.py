@@ -149,7 +149,7 @@ def clips(count: int) -> None:
             report = json.loads(run.stdout)
             print(
                 f"{name}: {time.perf_counter() - began:.2f} s ({_children_s() - worked:.2f} s of CPU); "
-                f"indexed {report['indexed']}, unchanged {report['unchanged']}, planning and all {report['wall_s']:.2f} s",
+                f"indexed {report['indexed']}, unchanged {report['unchanged']}, in the job {report['wall_s']:.2f} s",
                 flush=True,
             )
 
