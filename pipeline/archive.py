@@ -127,7 +127,10 @@ class Archive:
 
     def video_batches(self, space: str, columns: list[str]) -> Iterator[pa.RecordBatch]:
         """All rows of a space, current or not, a batch at a time: for archives that are too large to hold."""
-        yield from self._dataset("videos").to_batches(columns=columns, filter=pc.field("space") == space)
+        # Arrow reads far ahead unless told otherwise: to the end, of a table such as this.
+        yield from self._dataset("videos").to_batches(
+            columns=columns, filter=pc.field("space") == space, batch_readahead=1, fragment_readahead=1
+        )
 
     def rows_of(self, space: str, video_ids: list[str]) -> dict[str, VideoRow]:
         """The current rows of the named videos, by video_id."""

@@ -42,8 +42,6 @@ from schemas.records import (
     Failed,
     Failure,
     Letter,
-    SourceFile,
-    VideoRow,
 )
 
 
@@ -230,7 +228,7 @@ def _execute(found: Survey, held: Lease, scratch: Path, began: float) -> IndexRe
     job = _resolved(found.job) if found.plans else found.job
     _log(job, "started", None)  # before anything is written: a killed run leaves its settings behind
     job.archive.commit_letters(_letters(job, found))
-    job.archive.commit_videos(_settled(job, found))
+    job.archive.commit_videos(revisions.settled(job, found))
     try:
         rows = index_units(job, held, found, scratch)
     except interrupts.Stopped:
@@ -273,23 +271,6 @@ def _letters(job: Job, found: Survey) -> list[Letter]:
     """What the dead-letter is to say of files that have no units, and of those that are gone."""
     failed = (letter for failed in found.failures for letter in deadletter.of_file(job, failed))
     return [*failed, *(letter for row in found.gone for letter in deadletter.of_gone(job, row))]
-
-
-def _settled(job: Job, found: Survey) -> list[VideoRow]:
-    """The rows that need no clips: failed, touched, moved, duplicates and gone, visible in one step."""
-    links = found.links
-    now = [*links.moved, *((row, file) for row, file in links.same if (row.size_bytes, row.mtime_s) != _look(file))]
-    return [
-        *(row for failed in found.failures if (row := revisions.unreadable(job, failed)) is not None),
-        *(revisions.now_at(row, file) for row, file in now),
-        *(revisions.duplicate(job, source, holder) for source, holder in links.duplicates),
-        *(revisions.gone(job, row) for row in found.gone),
-    ]
-
-
-def _look(file: SourceFile) -> tuple[int, float]:
-    """What tells whether a file must be read."""
-    return file.size_bytes, file.mtime_s
 
 
 def _reported(failures: Iterable[Failed]) -> tuple[Failure, ...]:

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 from pipeline import plan
 from pipeline.plan import VideoPlan
-from pipeline.survey import Job
+from pipeline.survey import Job, Survey
 from schemas.records import Failed, HashedFile, SourceFile, UnitOutcome, VideoProfile, VideoRow
 
 INTACT_FRACTION = 0.999
@@ -132,3 +132,19 @@ def gone(job: Job, video: VideoRow) -> VideoRow:
         run_id=job.run_id,
         indexed_at=datetime.now(UTC),
     )
+
+
+def settled(job: Job, found: Survey) -> list[VideoRow]:
+    """The rows of a run that need no clips: failed, touched, moved, duplicates and gone, visible in one step."""
+    touched = ((row, file) for row, file in found.links.same if (row.size_bytes, row.mtime_s) != _look(file))
+    return [
+        *(row for failed in found.failures if (row := unreadable(job, failed)) is not None),
+        *(now_at(row, file) for row, file in (*found.links.moved, *touched)),
+        *(duplicate(job, source, holder) for source, holder in found.links.duplicates),
+        *(gone(job, row) for row in found.gone),
+    ]
+
+
+def _look(file: SourceFile) -> tuple[int, float]:
+    """What tells whether a file must be read."""
+    return file.size_bytes, file.mtime_s
