@@ -75,8 +75,11 @@ def _open(uri: str) -> Iterator[tuple[Any, Any]]:
 
 def _not_opened(error: av.FFmpegError, path: Path) -> VideoError:
     """Why a file did not open: it cannot be read, or it is no video."""
-    if isinstance(error, OSError) and not isinstance(error, ValueError):
-        return UnreadableFile(f"cannot be read: {error.strerror}")
+    try:
+        with path.open("rb") as stream:  # asked of the file: demuxers say "I/O error" of broken content too
+            stream.read(1)
+    except OSError as unread:
+        return UnreadableFile(f"cannot be read: {unread.strerror}")
     what = "an empty file" if not path.stat().st_size else f"no video container we read ({error.strerror})"
     return NotAVideo(f"this is {what}")
 
