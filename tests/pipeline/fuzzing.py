@@ -42,7 +42,11 @@ BASES = {
     "mpeg2.mpg": {"codec": "mpeg2video"},
     "vp8.webm": {"codec": "libvpx", "options": VP8},
     "vp9.mkv": {"codec": "libvpx-vp9", "options": VP8},
-    "hevc.mp4": {"codec": "libx265", "options": {"preset": "ultrafast", "x265-params": "log-level=none"}},
+    "hevc.mp4": {
+        "codec": "libx265",
+        "size": (160, 128),
+        "options": {"preset": "ultrafast", "x265-params": "log-level=none"},
+    },
     "mjpeg.mov": {"codec": "mjpeg", "pixels": "yuvj420p"},
     "ffv1.mkv": {"codec": "ffv1"},
     "gif.gif": {"codec": "gif", "pixels": "gray"},
