@@ -45,6 +45,8 @@ OPEN_OPTIONS = {"protocol_whitelist": "file", "format_whitelist": DEMUXERS}
 MAX_FRAME_PIXELS = 8192 * 8192
 # Time stamps that span more than this are broken, and planning their windows would fill the memory.
 MAX_DURATION_S = 366 * 86_400
+# Laid over the whole span before those without a frame are left out: half a gigabyte of them, in some seconds.
+MAX_WINDOWS = 2_000_000
 # A frame comes out of the first few packets of a sound stream; rotation is not worth decoding more.
 ROTATION_PACKETS = 32
 NOTHING_INTACT = "no intact frame could be decoded where the file says there are some"
@@ -75,8 +77,11 @@ def _open(uri: str) -> Iterator[tuple[Any, Any]]:
 
 def _not_opened(error: av.FFmpegError, path: Path) -> VideoError:
     """Why a file did not open: it cannot be read, or it is no video."""
-    if isinstance(error, OSError) and not isinstance(error, ValueError):
-        return UnreadableFile(f"cannot be read: {error.strerror}")
+    try:
+        with path.open("rb") as stream:  # asked of the file: demuxers say "I/O error" of broken content too
+            stream.read(1)
+    except OSError as unread:
+        return UnreadableFile(f"cannot be read: {unread.strerror}")
     what = "an empty file" if not path.stat().st_size else f"no video container we read ({error.strerror})"
     return NotAVideo(f"this is {what}")
 
@@ -114,6 +119,10 @@ def inspect(source: HashedFile, settings: Sampling) -> InspectedVideo:
     span_s = float(times_s[-1] - times_s[0])
     rate_hz = (len(times_s) - 1) / span_s if span_s > 0 else 0.0
     end_s = max(end_s, float(times_s[-1]) + (1 / rate_hz if rate_hz else 0.0))
+    if end_s - times_s[0] > MAX_WINDOWS * settings.stride_s:
+        raise UndecodableVideo(
+            f"time stamps span {end_s - times_s[0]:.0f} s, over {MAX_WINDOWS} windows of {settings.stride_s:g} s"
+        )
     profile = VideoProfile(end_s - float(times_s[0]), width, height, rate_hz, codec, rotation, len(packets))
     return InspectedVideo(source, profile, sampling.windows(times_s, end_s, settings))
 

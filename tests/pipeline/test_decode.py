@@ -437,6 +437,13 @@ def test_absurd_time_stamps_are_refused_before_windows_are_made_of_them(tmp_path
         inspected(path)
 
 
+def test_more_windows_than_fit_are_refused_before_they_are_made(tmp_path: Path) -> None:
+    path = make_video(tmp_path / "sparse.mkv", times_s=[0, 0.04, 3e6])
+    assert len(inspected(path, window_s=10.0).windows) == 2, "those between hold no frame"
+    with pytest.raises(UndecodableVideo, match=r"time stamps span 4500000 s, over 2000000 windows of 1 s"):
+        inspected(path, window_s=1.0)
+
+
 # --- the rules, without a file
 
 
