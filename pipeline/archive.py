@@ -13,7 +13,7 @@ import shutil
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -274,7 +274,7 @@ class Archive:
     def drop_scratch(self, run_id: str) -> None:
         """Removes a run's private folder, and the folder of those once it is empty."""
         shutil.rmtree(self.folder / "_scratch" / run_id, ignore_errors=True)
-        if not any((self.folder / "_scratch").iterdir()):
+        with suppress(OSError):  # others' are in it; or who took over has swept it all
             (self.folder / "_scratch").rmdir()
 
     def size_bytes(self) -> dict[str, int]:

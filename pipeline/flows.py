@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pipeline import decode, engine, interrupts, lease, plan, revisions, sources, vectors
+from pipeline import decode, engine, interrupts, lease, plan, revisions, room, sources, vectors
 from pipeline.archive import Archive, write_part
 from pipeline.embed import CLIPS_PER_PASS, Embed, device_named
 from pipeline.engine import Stage
@@ -78,20 +78,27 @@ def index(
     # What is stored must mean the same from any folder and on any worker.
     settings = replace(settings, model=canonical_source(settings.model), device=device_named(settings.device))
     run_id = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:6]}"
+    folder = Path(folder).absolute()
     job = Job(Archive(folder), settings, space, run_id, {}, watch or (lambda _: None), notes)
     if dry_run:
         with tempfile.TemporaryDirectory(prefix="footage-") as outside:
             job = _informed(job)
             return _dry_run_report(job, survey(job, inventory, Path(outside)), began)
-    Archive.create(folder)
-    with lease.held(job.archive.folder, run_id, wait_s=settings.wait_s, watch=partial(_show_waiting, job)) as held:
-        job = _informed(job, held.term)
-        job.archive.sweep_scratch()
-        scratch = job.archive.scratch(run_id)
-        try:
-            return _execute(job, held, survey(job, inventory, scratch), scratch, began)
-        finally:
-            job.archive.drop_scratch(run_id)
+    with room.needed(folder):
+        Archive.create(folder)
+        waiting = partial(_show_waiting, job)
+        with lease.held(folder, run_id, wait_s=settings.wait_s, watch=waiting) as held:
+            return _work(_informed(job, held.term), held, inventory, began)
+
+
+def _work(job: Job, held: Lease, inventory: sources.Inventory, began: float) -> IndexReport:
+    """The run itself, by who holds the lease."""
+    job.archive.sweep_scratch()
+    scratch = job.archive.scratch(job.run_id)
+    try:
+        return _execute(job, held, survey(job, inventory, scratch), scratch, began)
+    finally:
+        job.archive.drop_scratch(job.run_id)
 
 
 def _show_waiting(job: Job, waited_s: float) -> None:
@@ -209,6 +216,7 @@ def _index_units(job: Job, held: Lease, found: Survey, scratch: Path) -> list[Vi
             rows += _commit_finished(job, unfinished)
             job.watch(Progress("index", done_s, total_s))
         if hold.signum is None:  # else the rest is not lost but not done, and the next run's
+            room.check(job.archive.folder, has_losses=bool(unfinished))
             _bury_lost(unfinished)
         rows += _commit_finished(job, unfinished)
         if hold.signum is not None:

@@ -9,6 +9,7 @@
     │   ├── SpaceMismatch         vectors of two spaces would have been compared
     │   ├── ArchiveBusy           another run is at work on it
     │   └── LeaseLost             another run took over, because this one gave no sign of life
+    ├── NoRoom                    a disk is full
     ├── EngineError               the engine cannot run, or a stage has a bug
     └── VideoError                one bad source file: data, not a reason to stop
         ├── UnreadableFile        the bytes cannot be read (permissions, vanished, I/O)
@@ -63,6 +64,10 @@ class ArchiveBusy(ArchiveError):
 
 class LeaseLost(ArchiveError):
     """Another run has taken the archive over; what this one has not committed is the other's to do."""
+
+
+class NoRoom(FootageError):
+    """A disk or a temporary folder is full."""
 
 
 class EngineError(FootageError):
