@@ -12,7 +12,7 @@ import json
 import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -342,7 +342,7 @@ class Archive:
     def drop_scratch(self, run_id: str) -> None:
         """Removes a run's private folder, and the folder of those once it is empty."""
         shutil.rmtree(self.folder / "_scratch" / run_id, ignore_errors=True)
-        if not any((self.folder / "_scratch").iterdir()):
+        with suppress(OSError):  # others' are in it; or who took over has swept it all
             (self.folder / "_scratch").rmdir()
 
     def size_bytes(self) -> dict[str, int]:

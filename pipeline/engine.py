@@ -38,7 +38,13 @@ from schemas.records import Failed
 TASK_OPTIONS = {"max_retries": 1, "max_calls": 200}
 ACTOR_OPTIONS = {"max_restarts": -1, "max_task_retries": 1}
 # Set unless the user has: Ray's notes on its own internals would go to the user's terminal, some of them to stdout.
-RAY_ENVIRONMENT = {"RAY_BACKEND_LOG_LEVEL": "fatal", "RAY_worker_maximum_startup_concurrency": "8"}
+# Nothing but `start_ray` starts Ray: an iterator of Ray Data that a signal broke off is cleared away after the end and
+# calls Ray once more, which would start a second cluster while the interpreter ends, and wait for ever.
+RAY_ENVIRONMENT = {
+    "RAY_BACKEND_LOG_LEVEL": "fatal",
+    "RAY_worker_maximum_startup_concurrency": "8",
+    "RAY_ENABLE_AUTO_CONNECT": "0",
+}
 # With fewer logical CPUs the streaming executor can starve without a word.
 MIN_LOGICAL_CPUS = 4
 

@@ -25,6 +25,7 @@ from pipeline import (
     plan,
     retire,
     revisions,
+    room,
     runs,
     sources,
     vectors,
@@ -106,22 +107,28 @@ def index(  # noqa: PLR0913  # what, where, how, and three ways to ask for it
 
 
 def _run(job: Job, inventory: sources.Inventory, began: float) -> IndexReport:
-    """The run itself, with the archive to itself: what there is to do is looked up when nobody else can do it."""
-    folder = Archive.create(job.archive.folder).folder
-    waiting = partial(_show_waiting, job)
-    with lease.held(folder, job.run_id, wait_s=job.policy.wait_s, watch=waiting) as held:
-        job = _informed(job, held.term)
-        job.archive.sweep_scratch()
-        stock = _stock(job, inventory)
-        if stock.is_idle:  # no folder for workers that will not be
-            return _execute(survey(job, stock, folder), held, folder, began)
-        scratch = job.archive.scratch(job.run_id)
-        try:
-            found = survey(job, stock, scratch)
-            retire.check(found)
-            return _execute(found, held, scratch, began)
-        finally:
-            job.archive.drop_scratch(job.run_id)
+    """The run with the archive to itself: what there is to do is looked up when nobody else can do it."""
+    folder = job.archive.folder
+    with room.needed(folder):
+        Archive.create(folder)
+        waiting = partial(_show_waiting, job)
+        with lease.held(folder, job.run_id, wait_s=job.policy.wait_s, watch=waiting) as held:
+            return _work(_informed(job, held.term), held, inventory, began)
+
+
+def _work(job: Job, held: Lease, inventory: sources.Inventory, began: float) -> IndexReport:
+    """The run itself, by who holds the lease."""
+    job.archive.sweep_scratch()
+    stock = _stock(job, inventory)
+    if stock.is_idle:  # no folder for workers that will not be
+        return _execute(survey(job, stock, job.archive.folder), held, job.archive.folder, began)
+    scratch = job.archive.scratch(job.run_id)
+    try:
+        found = survey(job, stock, scratch)
+        retire.check(found)
+        return _execute(found, held, scratch, began)
+    finally:
+        job.archive.drop_scratch(job.run_id)
 
 
 def _stock(job: Job, inventory: sources.Inventory) -> Stock:

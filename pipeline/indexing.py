@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pipeline import deadletter, decode, engine, interrupts, plan, revisions
+from pipeline import deadletter, decode, engine, interrupts, plan, revisions, room
 from pipeline.engine import Stage
 from pipeline.lease import Lease
 from pipeline.parts import write_part
@@ -62,6 +62,7 @@ def index_units(job: Job, held: Lease, found: Survey, scratch: Path) -> list[Vid
             rows += _commit_finished(job, unfinished)
             job.watch(Progress("index", done_s, total_s))
         if hold.signum is None:  # else the rest is not lost but not done, and the next run's
+            room.check(job.archive.folder, has_losses=bool(unfinished))
             _bury_lost(unfinished)
         rows += _commit_finished(job, unfinished)
         if hold.signum is not None:

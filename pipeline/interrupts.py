@@ -7,6 +7,7 @@ it waits for results; there, a signal looks like the end of the results. Outside
 
 from __future__ import annotations
 
+import gc
 import signal
 import threading
 from collections.abc import Iterable, Iterator
@@ -58,6 +59,7 @@ class Hold:
             try:
                 result = self._next(source)
             except _Wake:
+                gc.collect()  # what was broken off is put away now, while all that it needs for that is there
                 return
             if result is self:
                 return

@@ -11,6 +11,7 @@
     │   ├── ArchiveBusy           another run is at work on it
     │   ├── LeaseLost             another run took over, because this one gave no sign of life
     │   └── RefusedToRetire       so much of an archive would go that a person must say yes
+    ├── NoRoom                    a disk is full
     ├── EngineError               the engine cannot run, or a stage has a bug
     └── VideoError                one bad source file: data, not a reason to stop
         ├── UnreadableFile        the bytes cannot be read (permissions, vanished, I/O)
@@ -78,6 +79,10 @@ class LeaseLost(ArchiveError):
 
 class RefusedToRetire(ArchiveError):
     """Videos would be retired that may well be there: a person must look, and nothing was changed."""
+
+
+class NoRoom(FootageError):
+    """A disk or a temporary folder is full."""
 
 
 class EngineError(FootageError):

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
-import signal
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -12,6 +10,7 @@ from dataclasses import dataclass, field
 from multiprocessing.context import ForkServerContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from urllib.parse import unquote
 
 import numpy as np
 import torch
@@ -23,7 +22,7 @@ from pipeline.settings import EngineName, IndexSettings
 from tests.chaos.piles import WINDOW_S
 
 Shown = dict[tuple[str, int], int]  # clips by video and revision
-KEPT_TABLE_FILES = (".json", ".parquet", "_last_checkpoint", ".crc")
+LOG_FILES = (".json", ".parquet", "_last_checkpoint", ".crc")
 
 
 @dataclass(frozen=True)
@@ -42,7 +41,6 @@ class Run:
 
     def __call__(self) -> None:
         """The run, in this process."""
-        os.setsid()  # a group of its own: with Ray, all its processes are in it
         torch.set_num_threads(1)
         indexing.COMMIT_EVERY_S = self.commit_every_s
         flows.index(self.pile, self.archive, self.settings)
@@ -51,7 +49,7 @@ class Run:
 def starter() -> ForkServerContext:
     """Starts processes that have imported everything and done nothing: a run is nearly all there is to kill."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.chaos.runs", "faiss", "ray.data"])
+    context.set_forkserver_preload(["tests.chaos.runs"])
     return context
 
 
@@ -120,10 +118,9 @@ class Reader:
             self.look()
 
 
-def kill_group(process: BaseProcess) -> None:
-    """kill -9 for a run and all that it started."""
-    assert process.pid is not None
-    os.killpg(process.pid, signal.SIGKILL)
+def parts(archive: Path) -> list[Path]:
+    """The Parquet files of clips, committed or not."""
+    return list(archive.glob("clips/*/*.parquet"))
 
 
 def leftovers(archive: Path) -> list[str]:
@@ -133,23 +130,21 @@ def leftovers(archive: Path) -> list[str]:
 
 def _leftovers(archive: Path) -> Iterator[str]:
     """The same, in no order."""
-    known = set()
-    for table in archive.iterdir():
-        if (table / "_delta_log").is_dir():
-            known |= {
-                table.name + "/" + path for path in DeltaTable(table).file_uris() for path in [_inside(path, table)]
-            }
+    tables = [entry for entry in archive.iterdir() if (entry / "_delta_log").is_dir()]
+    known = {f"{table.name}/{_inside(path, table)}" for table in tables for path in DeltaTable(table).file_uris()}
     for file in archive.rglob("*"):
         name = str(file.relative_to(archive))
-        is_log = file.parent.name == "_delta_log" and file.name.endswith(KEPT_TABLE_FILES)
+        is_log = (
+            file.parent.name == "_delta_log" and file.name.endswith(LOG_FILES) and not file.name.startswith("_commit")
+        )
         is_index = name.startswith("indexes/") and not file.parent.name.startswith(".")
         if file.is_file() and name not in known and not is_log and not is_index:
             yield name
 
 
-def _inside(path: str, table: Path) -> str:
-    """A file's path in its table."""
-    return str(Path(path.removeprefix("file://")).relative_to(table))
+def _inside(uri: str, table: Path) -> str:
+    """A file's path in its table, from what Delta calls it."""
+    return str(Path(unquote(uri.removeprefix("file://"))).relative_to(table))
 
 
 def descendants(pid: int) -> list[int]:
@@ -173,3 +168,11 @@ def _status(pid: int) -> tuple[int, str]:
     except (FileNotFoundError, ProcessLookupError):
         return 0, "X"
     return int(parent), state
+
+
+def title(pid: int) -> str:
+    """What a process calls itself; "" when there is none."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""

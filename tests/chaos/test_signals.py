@@ -29,8 +29,8 @@ def command(run: Run) -> list[str]:
 
 def wait_for_parts(run: Run, count: int, process: subprocess.Popen[str]) -> None:
     """Waits until the run has written so many more parts; none is committed for another two seconds."""
-    there = len(list(run.archive.glob("clips/*/*.parquet")))
-    while len(list(run.archive.glob("clips/*/*.parquet"))) < there + count:
+    there = len(runs.parts(run.archive))
+    while len(runs.parts(run.archive)) < there + count:
         assert process.poll() is None, "it ended by itself"
         time.sleep(0.005)
 

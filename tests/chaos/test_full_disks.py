@@ -1,0 +1,66 @@
+"""A machine out of disk: real small file systems, where they can be mounted."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.chaos import runs
+from tests.chaos.conftest import Stage
+from tests.chaos.test_signals import command
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 3 MB; skips where none can be mounted."""
+    place = tmp_path / "small"
+    place.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(place)], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("mounting needs root")
+    yield place
+    subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+def fill(disk: Path, leave_bytes: int) -> Path:
+    """Fills a disk but for so many bytes; returns the file that does it."""
+    ballast = disk / "ballast"
+    ballast.write_bytes(b"\0" * max(0, shutil.disk_usage(disk).free - leave_bytes))
+    return ballast
+
+
+@pytest.mark.parametrize("leave_bytes", [0, 30_000, 120_000])
+def test_a_full_disk_ends_the_run_with_a_sentence_and_the_next_one_completes_it(
+    stage: Stage, small_disk: Path, leave_bytes: int
+) -> None:
+    run = stage.copy(small_disk / "archive")
+    ballast = fill(small_disk, leave_bytes)
+    ended = subprocess.run(command(run), capture_output=True, text=True, check=False)
+    assert ended.returncode == 1, ended.stderr
+    assert f"error: there is no room left on the disk of the archive {run.archive}" in ended.stderr
+    assert "make room and run the same command again" in ended.stderr
+    assert "Traceback" not in ended.stderr
+    reader = stage.reader(run)
+    reader.look()
+    assert reader.wrong == []
+    ballast.unlink()
+    runs.complete(run)
+    assert stage.losses(run) == (0, 0)
+
+
+@pytest.mark.ray
+def test_a_full_temporary_folder_is_named(stage: Stage, small_disk: Path, tmp_path: Path) -> None:
+    run = stage.copy(tmp_path / "archive", engine="ray")
+    fill(small_disk, 0)
+    environment = os.environ | {"TMPDIR": str(small_disk), "RAY_TMPDIR": str(small_disk)}
+    ended = subprocess.run(
+        [sys.executable, *command(run)[1:]], env=environment, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert ended.returncode == 1, ended.stderr
+    assert f"in the temporary folder {small_disk}" in ended.stderr
