@@ -449,7 +449,7 @@ def test_a_run_that_is_killed_after_moving_goes_on_where_it_was(made: Indexed, m
     def killed(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(flows, "_index_units", killed)
+    monkeypatch.setattr(flows, "index_units", killed)
     with pytest.raises(KeyboardInterrupt):
         made.run()
     monkeypatch.undo()

@@ -62,11 +62,11 @@ def test_a_dry_run_prints_the_plan_as_a_table_and_as_json(footage, archive: Path
     assert footage("info", archive, "--json")[1].count('"ok": 3') == 1
 
 
-def test_a_refusal_ends_with_4_and_one_sentence(footage, archive: Path, pile: Path, tmp_path: Path) -> None:
+def test_a_refusal_ends_with_5_and_one_sentence(footage, archive: Path, pile: Path, tmp_path: Path) -> None:
     pile.rename(tmp_path / "unmounted")
     metrics = tmp_path / "footage.prom"
     code, out, err = footage("reindex", archive, "--json", "--metrics", metrics)
-    assert (code, out) == (4, "")
+    assert (code, out) == (5, "")
     assert f"The archive knows {FILES} videos there, and none was retired" in err
     assert not metrics.exists()
     assert footage("index", pile, archive, "--engine", "local")[0] == 5
