@@ -152,7 +152,7 @@ def outcome(path: Path) -> str:
         Stage(name="inspect", work=partial(decode.inspect_files, SAMPLING), memory_bytes=MEMORY_BYTES),
     ]
     decoding = [Stage(name="decode", work=partial(decode.decode_units, SIZE), memory_bytes=MEMORY_BYTES)]
-    (found,) = engine.run(inspecting, sources.take_inventory(path).files, engine="local", scratch=path.parent)
+    (found,) = engine.run(inspecting, tuple(sources.take_inventory(path)), engine="local", scratch=path.parent)
     if isinstance(found, Failed):
         return found.kind
     assert isinstance(found, InspectedVideo)
