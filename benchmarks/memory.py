@@ -37,7 +37,7 @@ def rss_mib() -> float:
 
 def work_through(path: Path) -> None:
     """What decode workers do with one file."""
-    source = sources.fingerprint(sources.take_inventory(path).files[0])
+    source = sources.fingerprint(next(iter(sources.take_inventory(path))))
     video = decode.inspect(source, Sampling(window_s=1.0, stride_s=1.0, frames=8))
     for unit in plan.plan_video(video, None, {}, 0, "space").units:
         decode.decode(unit, 224)

@@ -53,9 +53,10 @@ def stage(tiny_weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Stage
     runs.complete(first)
     piles.change(pile)
     unbroken = replace(first, archive=Path(shutil.copytree(first.archive, folder / "unbroken")))
-    unbroken_s = runs.complete(unbroken)
     space = Archive.open(first.archive).runs()[-1]["space"]
-    before, after = runs.shown(first.archive, space), runs.shown(unbroken.archive, space)
+    before = runs.shown(first.archive, space)
+    unbroken_s = runs.complete(unbroken, Reader(unbroken.archive, space, before, {}))
+    after = runs.shown(unbroken.archive, space)
     assert sum(after.values()) == piles.CLIPS
     vectors = runs.vectors_of(unbroken.archive, space)
     return Stage(first.archive, unbroken, unbroken_s, space, before, after, vectors)

@@ -58,7 +58,8 @@ def check(stage: Stage, run: Run, err: str) -> None:
     said = re.search(r"stopped: (\d+) of the (\d+) videos of this run are in the archive; .* again to go on", err)
     assert said is not None, err
     done, planned = map(int, said.groups())
-    assert 0 < done < planned == piles.VIDEOS - piles.SAME
+    # With Ray, a part that is written may not have come to the driver yet: then it is not done.
+    assert (0 if run.engine == "ray" else 1) <= done < planned == piles.VIDEOS - piles.SAME
     assert Archive.open(run.archive).runs()[-1]["state"] == "stopped"
     reader = stage.reader(run)
     reader.look()
