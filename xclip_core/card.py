@@ -54,14 +54,14 @@ Seed {seed}; `footage pretrain` makes it again. AdamW (0.9, 0.98), linear warm-u
 | --- | --- | --- | --- | --- | --- | --- | --- |
 {stages}
 
-**Rehearsal**: multi-frame integration alone learns the motions of cameras and objects from 8 x 8 thumbnails and the
-outlines of objects, which two fixed random subspaces of 64 dimensions turn into frame vectors. **Single frames**: image
-and text, with the frame's thumbnail and its object's outline to be found again in those subspaces. **Clips**, then
-**mostly shots**: the whole model; the cross-entropy of its own score over texts, plus {plain_weight} times that of the
-plain cosine, which an index's recall uses. How common a camera motion or a cut is in training is no part of what is
-learnt (logit adjustment, Menon et al., ICLR 2021). From the single frames on, guides that are not kept read thumbnails,
-outlines, colours, and the numbers of object and camera off the vectors. Position codes start at a standard deviation of
-{position_std}. The text tower is trained throughout: motion words cannot be learnt from single frames.
+**Rehearsal**: multi-frame integration alone learns eight camera motions from 8 x 8 thumbnails, which a fixed random
+subspace of 64 dimensions turns into frame vectors. **Single frames**: image and text, with the frame's thumbnail to be
+found again in that subspace. **Clips**, then **mostly shots**: the whole model; the cross-entropy of its own score over
+texts, plus {plain_weight} times that of the plain cosine, which an index's recall uses. Up to there, from the single
+frames on, guides that are not kept read thumbnails, colours, and the numbers of object and camera off the vectors.
+**Evened**: the same without guides, a resting camera made to look 150 times and an uncut clip 20 times as likely as
+any other answer, which the model learns to make up for. Position codes start at a standard deviation of {position_std}.
+The text tower is trained throughout: motion words cannot be learnt from single frames.
 
 Pictures: {pictures}
 
@@ -107,8 +107,8 @@ def model_card(model: XClip, file: Path, trained: Trained, measured: Measured, p
     config = model.config
     sizes = {name: getattr(config, name) for name in config.__slots__}
     rehearsal, *others = stages
-    recipes = (plan.frame_recipe, plan.clip_recipe, plan.shot_recipe)
-    settings = zip(others, recipes, (plan.frames, plan.clips, plan.shots), strict=True)
+    recipes = (plan.frame_recipe, plan.clip_recipe, plan.shot_recipe, plan.evened_recipe)
+    settings = zip(others, recipes, (plan.frames, plan.clips, plan.shots, plan.evened), strict=True)
     return TEMPLATE.format(
         **sizes,
         values="; ".join(f"{name} ({', '.join(values)})" for name, values in VALUES.items()),

@@ -50,13 +50,6 @@ def render_planes(
 
     Colour planes, because arithmetic and copies on a last axis of length 3 are three times as slow.
     """
-    return render_layers(scene, times_T, view, softness_px=softness_px, backdrop=backdrop)[0]
-
-
-def render_layers(
-    scene: Scene, times_T: Floats, view: View, *, softness_px: float = 1.0, backdrop: Pixels | None = None
-) -> tuple[Pixels, Floats]:
-    """As `render_planes`, with how much of each pixel the object covers, T x H x W in 0..1."""
     rng = np.random.default_rng(scene.seed)
     colour_C = np.asarray(COLOURS[scene.colour], dtype=np.float32) + rng.uniform(-14, 14, 3).astype(np.float32)
     centre_T2, radius_T = _path(scene, times_T, rng)
@@ -67,7 +60,7 @@ def render_layers(
     alpha_THW = _coverage(scene, centre_T2, radius_T, view, softness_px)
     frames_TCHW: Floats = alpha_THW[:, None] * (colour_C11 - ground_CHW)
     frames_TCHW += ground_CHW + np.float32(0.5)  # rounds when cut to whole numbers
-    return frames_TCHW.astype(np.uint8), alpha_THW
+    return frames_TCHW.astype(np.uint8)
 
 
 def _path(scene: Scene, times_T: Floats, rng: np.random.Generator) -> tuple[Floats, Floats]:

@@ -1,12 +1,10 @@
 """What pretraining has to read off vectors besides texts: thrown away afterwards, but nothing is learnt without it.
 
-A motion is a shift between neighbouring frames, and only multi-frame integration knows which frame comes first: so
-each frame's vector must carry enough of the picture itself for shifts to be read from two of them. Here 64 of its
-dimensions, a fixed random subspace, have to be the frame's thumbnail of 8 x 8 grey levels, for what the camera does,
-and 64 more where the object is, for what the object does. Words alone never led there (0.44 of 8 camera motions after
-12 minutes); with this, integration learns from thumbnails alone in minutes (`rehearsal`), before a single frame has
-been looked at, and finds them in the frames' vectors later. Grey levels alone would not tell what the object does:
-0.68 of eight directions over pictures it never saw, against 0.99 with the object's place.
+A camera motion is a shift between neighbouring frames, and only multi-frame integration knows which frame comes
+first: so each frame's vector must carry enough of the picture itself for shifts to be read from two of them. Here 64
+of its dimensions, a fixed random subspace, have to be the frame's thumbnail of 8 x 8 grey levels. Words alone never
+led there (0.44 of 8 camera motions after 12 minutes); with this, integration learns from thumbnails alone in a minute
+(`rehearsal`), before a single frame has been looked at, and finds them in the frames' vectors later.
 """
 
 # B clips, T frames, C = 3 channels, H x W pixels, S pixels, E joint dimension, G numbers of a clip, P = 64 thumbnail
@@ -19,31 +17,25 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from xclip_core.scenes import LUMA
-from xclip_core.takes import CAMERA_NUMBERS, OBJECT_NUMBERS, THUMBNAIL_SIDE
+from xclip_core.takes import CAMERA_NUMBERS, OBJECT_NUMBERS
 
+THUMBNAIL_SIDE = 8
 COLOUR_SIDE = 2  # colours of the quarters of a frame
 # Added to the standard deviation of a thumbnail, so that noise on an even picture does not count for a picture.
 LEAST_CONTRAST = 4.0
-LEAST_COVER = 0.02  # the same for where an object is
 COLOUR_MEAN, COLOUR_STD = 115.0, 64.0
 PICTURE_WEIGHT = 0.5
 
 
 class Guides(nn.Module):
-    """The thumbnail's and the object's subspaces E x 2P, fixed, and linear maps to colours and to numbers of a clip.
-
-    Raises ValueError for vectors too short to hold both.
-    """
+    """The thumbnail's subspace E x P, fixed, and linear maps to colours and to the numbers of a clip."""
 
     subspace_EP: Tensor
 
     def __init__(self, width: int, seed: int) -> None:
         super().__init__()
-        dimensions = 2 * THUMBNAIL_SIDE**2
-        if width < dimensions:
-            raise ValueError(f"vectors have {width} dimensions; expected at least {dimensions}")
         generator = torch.Generator().manual_seed(seed)
-        basis = torch.randn(width, dimensions, generator=generator)
+        basis = torch.randn(width, THUMBNAIL_SIDE**2, generator=generator)
         self.register_buffer("subspace_EP", torch.linalg.qr(basis)[0])
         self.colours = _linear(width, 3 * COLOUR_SIDE**2, generator)
         self.numbers = _linear(width, OBJECT_NUMBERS + CAMERA_NUMBERS, generator)
@@ -51,13 +43,8 @@ class Guides(nn.Module):
     def picture_loss(self, frame_BTE: Tensor, frames_BTHWC: Tensor) -> Tensor:
         """How far frame vectors are from telling their thumbnails and colours, a scalar."""
         shown_BTP, colour_BTC = thumbnails(frames_BTHWC), colours(frames_BTHWC)
-        read_BTP = frame_BTE @ self.subspace_EP[:, : shown_BTP.shape[-1]]
+        read_BTP = frame_BTE @ self.subspace_EP
         return F.mse_loss(read_BTP, shown_BTP) + PICTURE_WEIGHT * F.mse_loss(self.colours(frame_BTE), colour_BTC)
-
-    def object_loss(self, frame_BTE: Tensor, cover_BTP: Tensor) -> Tensor:
-        """How far frame vectors are from telling where the object is, a scalar; from the object's shares of cells."""
-        placed_BTP = outlines(cover_BTP)
-        return F.mse_loss(frame_BTE @ self.subspace_EP[:, placed_BTP.shape[-1] :], placed_BTP)
 
     def number_loss(self, vector_BE: Tensor, numbers_BG: Tensor) -> Tensor:
         """Mean squared error of the numbers read off vectors B x E; unknown ones (NaN) do not count."""
@@ -66,9 +53,9 @@ class Guides(nn.Module):
         loss: Tensor = (error_BG.square() * known).sum() / known.sum().clamp(min=1)
         return loss
 
-    def as_frames(self, thumbnail_BTP: Tensor, outline_BTP: Tensor) -> Tensor:
-        """Thumbnails and outlines B x T x P as the frame vectors B x T x E that would tell them and nothing else."""
-        frame_BTE: Tensor = torch.cat([thumbnail_BTP, outline_BTP], dim=-1) @ self.subspace_EP.T
+    def as_frames(self, thumbnail_BTP: Tensor) -> Tensor:
+        """Thumbnails B x T x P as the frame vectors B x T x E that would tell them and nothing else."""
+        frame_BTE: Tensor = thumbnail_BTP @ self.subspace_EP.T
         return frame_BTE
 
 
@@ -78,11 +65,6 @@ def thumbnails(frames_BTHWC: Tensor) -> Tensor:
     small_BTHW = F.adaptive_avg_pool2d(grey_BTHW, THUMBNAIL_SIDE)
     small_BTP = small_BTHW.flatten(2)
     return (small_BTP - small_BTP.mean(-1, keepdim=True)) / (small_BTP.std(-1, keepdim=True) + LEAST_CONTRAST)
-
-
-def outlines(cover_BTP: Tensor) -> Tensor:
-    """An object's shares of cells B x T x P, of mean 0 and spread about 1; zeros where there is no object."""
-    return (cover_BTP - cover_BTP.mean(-1, keepdim=True)) / (cover_BTP.std(-1, keepdim=True) + LEAST_COVER)
 
 
 def colours(frames_BTHWC: Tensor) -> Tensor:

@@ -32,10 +32,8 @@ Tokeniser = Callable[[Sequence[str]], Tensor]
 class Choice:
     """Texts `start`..`stop` of a batch, among which each clip chooses; `both_ways`: each text among clips as well.
 
-    `shares` are how often each text is true of the clips that are trained on. They are then no part of what is learnt
-    (logit adjustment, Menon et al., ICLR 2021): a model that saw resting cameras mostly would call whatever is in
-    doubt a resting one (0.87 of eight camera motions over real pictures, where its own answers without that bias
-    were 0.93).
+    `shares` are how likely each text is made to look before anything is seen; a model learns to make up for it (logit
+    adjustment, Menon et al., ICLR 2021).
     """
 
     start: int
@@ -54,7 +52,6 @@ class Batch:
     truth_BK: Tensor  # bool
     choices: tuple[Choice, ...]
     numbers_BG: Tensor | None = None  # float32 numbers that guides read off each clip's vector; none for real footage
-    cover_BTP: Tensor | None = None  # the object's shares of each frame's 8 x 8 cells, float32; none for real footage
 
     def __post_init__(self) -> None:
         given = len(self.frames_BTHWC), len(self.texts)
@@ -135,8 +132,6 @@ def _guide_loss(guides: Guides | None, frame_BTE: Tensor, vector_BE: Tensor, bat
     if guides is None:
         return vector_BE.new_zeros(())
     loss = guides.picture_loss(frame_BTE, batch.frames_BTHWC.to(frame_BTE.device))
-    if batch.cover_BTP is not None:
-        loss = loss + guides.object_loss(frame_BTE, batch.cover_BTP.to(frame_BTE))
     return loss if batch.numbers_BG is None else loss + guides.number_loss(vector_BE, batch.numbers_BG.to(vector_BE))
 
 

@@ -18,7 +18,7 @@ from xclip_core.drawing import look_of
 from xclip_core.pictures import Library, cut_out, luma, window
 from xclip_core.scenes import pick
 from xclip_core.shots import Path, Shot, camera_path, object_path, shot_claims
-from xclip_core.takes import REST, UNKNOWN_OBJECT, Take, cell_shares, look_claim, tint_claim, worn
+from xclip_core.takes import REST, UNKNOWN_OBJECT, Take, look_claim, tint_claim, worn
 
 # A window with less contrast than this (standard deviation in levels) shows nothing by which a motion could be told.
 MIN_CONTRAST = 12.0
@@ -36,12 +36,11 @@ def shoot(shot: Shot, library: Library, frames: int, size: int, rng: np.random.G
     times_T = (np.arange(frames) + 0.5 + jitter_T) / frames
     camera = camera_path(shot, times_T, own)
     planes_TCHW = _background(shot, camera, library, size, own)
-    seen_TCHW, numbers = _object(shot, planes_TCHW, times_T, library, own)
-    planes_TCHW = torch.lerp(planes_TCHW, seen_TCHW[:, :3], seen_TCHW[:, 3:])
+    planes_TCHW, numbers = _with_object(shot, planes_TCHW, times_T, library, own)
     planes_TCHW = _lit(shot, planes_TCHW, own)
     frames_TCHW = worn(planes_TCHW.clamp(0, 255).round().to(torch.uint8).numpy(), rng)
     claims: Mapping[str, str] = {**shot_claims(shot), **look_claim(frames_TCHW), **tint_claim(frames_TCHW)}
-    return Take(frames_TCHW, claims, (*numbers, *camera_numbers(shot, camera)), cell_shares(seen_TCHW[:, 3]))
+    return Take(frames_TCHW, claims, (*numbers, *camera_numbers(shot, camera)))
 
 
 def camera_numbers(shot: Shot, camera: Path) -> tuple[float, ...]:
@@ -92,12 +91,12 @@ def _start(path_T: np.ndarray, half_T: np.ndarray, length: float, rng: np.random
     return float(rng.uniform(first, max(first, last)))
 
 
-def _object(
+def _with_object(
     shot: Shot, planes_TCHW: Tensor, times_T: np.ndarray, library: Library, rng: np.random.Generator
 ) -> tuple[Tensor, tuple[float, ...]]:
-    """The shot's object T x 4 x S x S in front of planes, clear where it is not, and a guide's numbers of it."""
+    """The frames T x 3 x S x S with the shot's object in front, and a guide's numbers of the object."""
     if shot.motion is None or not library.objects:
-        return planes_TCHW.new_zeros(len(planes_TCHW), 4, *planes_TCHW.shape[2:]), UNKNOWN_OBJECT
+        return planes_TCHW, UNKNOWN_OBJECT
     path = object_path(shot, times_T, rng)
     side_T = rng.uniform(*OBJECT_SIDE["still" if shot.motion == "still" else "moving"]) * np.exp(path.log_side_T)
     x_T, y_T, sides_T = (torch.from_numpy(v.astype(np.float32)) for v in (path.x_T, path.y_T, side_T))
@@ -110,7 +109,7 @@ def _object(
             break
     step_x, step_y, growth = (float(v[-1] - v[0]) for v in (path.x_T, path.y_T, path.log_side_T))
     numbers = (path.x_T.mean() / 0.2, path.y_T.mean() / 0.2, step_x / 0.4, step_y / 0.4, growth / 0.5)
-    return seen_TCHW, tuple(map(float, numbers))
+    return torch.lerp(planes_TCHW, seen_TCHW[:, :3], seen_TCHW[:, 3:]), tuple(map(float, numbers))
 
 
 def _stands_out(seen_TCHW: Tensor, planes_TCHW: Tensor) -> bool:

@@ -4,7 +4,7 @@ Both kinds of generated footage end here, drawn scenes (`drawing`) and shots ove
 mix them freely. What only pixels tell, the dominant colour and the look of a photograph, is read off them here.
 """
 
-# T frames, C = 3 channels, S pixels, P = 64 cells of a thumbnail
+# T frames, C = 3 channels, S pixels
 
 from __future__ import annotations
 
@@ -13,15 +13,12 @@ from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
-from torch.nn import functional as F
 
-from xclip_core.drawing import TRAVEL, Pixels, frame_times, render_layers
+from xclip_core.drawing import TRAVEL, Pixels, frame_times, render_planes
 from xclip_core.geometry import RESIZE_RATIO
 from xclip_core.scenes import HEADING, LUMA, Motion, Scene, claims_of
-from xclip_core.views import Floats, View, cropped_view
+from xclip_core.views import View, cropped_view
 
 NOISE_LEVELS = 12  # largest standard deviation of the noise
 MEAN_TRAVEL = {speed: sum(ends) / 2 for speed, ends in TRAVEL.items()}
@@ -31,7 +28,6 @@ GROWTH_SIGN: dict[Motion, float] = {"growing": 2.0, "shrinking": -2.0}
 OBJECT_NUMBERS, CAMERA_NUMBERS = 5, 4
 UNKNOWN_OBJECT = (float("nan"),) * OBJECT_NUMBERS
 REST = (0.0,) * CAMERA_NUMBERS
-THUMBNAIL_SIDE = 8
 # Of the mean colour: a shot this colourful has a dominant colour, one this grey has none.
 MIN_CHROMA, MAX_GREY_CHROMA = 55.0, 28.0
 TINT_HUES = {
@@ -47,30 +43,18 @@ MAX_DARK_LUMA, MIN_BRIGHT_LUMA = 50.0, 190.0
 
 @dataclass(frozen=True, slots=True)
 class Take:
-    """Frames T x 3 x S x S uint8 RGB, claims by attribute, a guide's numbers, the object's shares of 8 x 8 cells."""
+    """T frames T x 3 x S x S uint8 RGB, claims by attribute, and a guide's numbers."""
 
     frames_TCHW: Pixels
     claims: Mapping[str, str]
     numbers: tuple[float, ...]
-    cover_TP: Floats
 
 
 def film_scene(scene: Scene, frames: int, size: int, rng: np.random.Generator) -> Take:
     """A drawn scene as a take, with random imperfections."""
-    frames_TCHW, alpha_THW = _filmed(scene, frames, size, rng)
-    claims = {**scene_claims(scene), **tint_claim(frames_TCHW)}
-    return Take(frames_TCHW, claims, scene_numbers(scene), cell_shares(torch.from_numpy(alpha_THW)))
-
-
-def cell_shares(alpha_THW: Tensor) -> Floats:
-    """How much an object covers of each cell of a thumbnail, T x P in 0..1, from how much it covers of each pixel."""
-    shares_TP: Floats = F.adaptive_avg_pool2d(alpha_THW, THUMBNAIL_SIDE).flatten(1).numpy()
-    return shares_TP
-
-
-def scene_claims(scene: Scene) -> Mapping[str, str]:
-    """Attribute to value, for all that a scene's record says, its camera at rest included."""
-    return {**claims_of(scene), "camera": "static", "cut": "uncut"}
+    frames_TCHW = filmed(scene, frames, size, rng)
+    claims = {**claims_of(scene), "camera": "static", "cut": "uncut", **tint_claim(frames_TCHW)}
+    return Take(frames_TCHW, claims, scene_numbers(scene))
 
 
 def scene_numbers(scene: Scene) -> tuple[float, ...]:
@@ -83,16 +67,10 @@ def scene_numbers(scene: Scene) -> tuple[float, ...]:
 
 def filmed(scene: Scene, frames: int, size: int, rng: np.random.Generator) -> Pixels:
     """A scene as a camera and an indexer might deliver it: T x 3 x S x S uint8 RGB with random imperfections."""
-    return _filmed(scene, frames, size, rng)[0]
-
-
-def _filmed(scene: Scene, frames: int, size: int, rng: np.random.Generator) -> tuple[Pixels, Floats]:
-    """As `filmed`, with how much of each pixel the object covers, T x S x S."""
     jitter_T = rng.uniform(-0.2, 0.2, frames) / frames
     times_T = (frame_times(frames) + jitter_T).astype(np.float32)
-    view, softness_px = random_view(size, rng), float(rng.uniform(0.8, 2.5))
-    planes_TCHW, alpha_THW = render_layers(scene, times_T, view, softness_px=softness_px)
-    return worn(planes_TCHW, rng), alpha_THW
+    planes_TCHW = render_planes(scene, times_T, random_view(size, rng), softness_px=float(rng.uniform(0.8, 2.5)))
+    return worn(planes_TCHW, rng)
 
 
 def random_view(size: int, rng: np.random.Generator) -> View:

@@ -22,8 +22,8 @@ from xclip_core.drawing import Pixels, frame_times, render
 from xclip_core.encode import encode_text_raw, encode_video_with_context
 from xclip_core.model import XClip
 from xclip_core.preprocess import resize_and_crop
-from xclip_core.scenes import DIRECTIONS, NINE_MOTIONS, OPPOSITE, VALUES, Scene, random_scene
-from xclip_core.takes import filmed, scene_claims
+from xclip_core.scenes import DIRECTIONS, NINE_MOTIONS, OPPOSITE, VALUES, Scene, claims_of, random_scene
+from xclip_core.takes import filmed
 from xclip_core.wordings import LABELS
 
 WORDING_SETS = 8
@@ -98,7 +98,7 @@ def encode_scenes(model: XClip, scenes: Sequence[Scene], rng: np.random.Generato
     frames_BTHWC = torch.stack([film(scene, T, S, rng) for scene in scenes])
     orders_BT = torch.from_numpy(np.stack([rng.permutation(T) for _ in scenes]))
     mixed_BTHWC = frames_BTHWC[torch.arange(len(scenes)).unsqueeze(1), orders_BT]
-    truths = [scene_claims(scene) for scene in scenes]
+    truths = [{**claims_of(scene), "camera": "static", "cut": "uncut"} for scene in scenes]
     return encode_clips(model, frames_BTHWC, truths), encode_clips(model, mixed_BTHWC, truths)
 
 

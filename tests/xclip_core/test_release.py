@@ -23,9 +23,11 @@ PLAN = Plan(
     frames=SHORT,
     clips=SHORT,
     shots=SHORT,
+    evened=SHORT,
     frame_recipe=replace(CLIPS, frames=1, label_sets=1),
     clip_recipe=CLIPS,
     shot_recipe=CLIPS,
+    evened_recipe=replace(CLIPS, evened=True),
 )
 
 
@@ -49,7 +51,7 @@ def test_release_is_a_model_a_card_and_nothing_else(tmp_path, backdrops):
     assert list(measured.shots) == ["generated textures", "2 real pictures"]
     card = out.with_suffix(".md").read_text(encoding="utf-8")
     assert "generated textures alone" in card
-    assert card.count("| 1 | 0.0001 |") == 3
+    assert card.count("| 1 | 0.0001 |") == 4
 
 
 def test_pictures_say_where_they_are_from(tmp_path):

@@ -28,7 +28,7 @@ from xclip_core.scenes import (
     random_scene,
 )
 from xclip_core.shots import CAMERAS
-from xclip_core.synthetic import Recipe, batches, value_shares, visible_claims
+from xclip_core.synthetic import Recipe, batches, visible_claims
 from xclip_core.takes import film_scene, filmed, scene_numbers, tint_claim
 from xclip_core.views import cropped_view, whole_view
 from xclip_core.wordings import LABELS, wordings
@@ -234,17 +234,17 @@ def test_batches_are_the_same_for_the_same_seed():
     assert other.texts != one.texts
 
 
-def test_shares_are_how_often_a_value_is_true():
-    library = read_library(None, held_out=False)
-    recipe = replace(RECIPE, frames=2, size=16, clips=400, shots=0.6, with_object=0.4)
-    shares = value_shares(recipe, over_pictures=True)
-    takes = next(batches(recipe, 3, library))
-    camera = next(c for c in takes.choices if c.shares and c.stop - c.start == len(CAMERAS))
-    counted = takes.truth_BK[:, camera.start : camera.stop].float().mean(dim=0)
-    assert camera.shares == shares["camera"]
-    assert counted.numpy() == pytest.approx(np.array(shares["camera"]), abs=0.08)
-    assert sum(shares["camera"]) == pytest.approx(1.0, abs=1e-9)
-    assert shares["camera"][CAMERAS.index("static")] > 0.6
+def test_evened_batches_make_rest_look_likely_and_nothing_else():
+    shares = {}
+    for evened in (False, True):
+        recipe = replace(RECIPE, shots=1.0, label_sets=len(VALUES) - 2, evened=evened)
+        batch = next(batches(recipe, 3, read_library(None, held_out=False)))
+        shares[evened] = [choice.shares for choice in batch.choices if choice.shares]
+    assert shares[False] == []
+    camera, cut = sorted(shares[True], key=len, reverse=True)
+    assert camera[CAMERAS.index("static")] == pytest.approx(150 / 157)
+    assert cut[VALUES["cut"].index("uncut")] == pytest.approx(20 / 21)
+    assert sum(camera) == pytest.approx(1.0)
 
 
 def test_batch_offers_every_motion_and_its_own_captions():
