@@ -54,6 +54,7 @@ def test_a_full_disk_ends_the_run_with_a_sentence_and_the_next_one_completes_it(
     assert stage.losses(run) == (0, 0)
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 def test_a_full_temporary_folder_is_named(stage: Stage, small_disk: Path, tmp_path: Path) -> None:
     run = stage.copy(tmp_path / "archive", engine="ray")

@@ -169,6 +169,7 @@ def test_kills_on_ray_of_driver_worker_and_everything(stage: Stage, tmp_path: Pa
     assert [outcome for outcome in outcomes if not outcome.is_good] == []
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 def test_a_killed_driver_and_a_killed_worker_on_ray(stage: Stage, tmp_path: Path) -> None:
     chance = random.Random(8)

@@ -80,6 +80,7 @@ def test_a_signal_commits_what_is_done_and_says_how_to_go_on(stage: Stage, tmp_p
     check(stage, run, err)
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 @pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_takes_rays_workers_along(stage: Stage, tmp_path: Path, signum, code) -> None:
