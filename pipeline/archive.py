@@ -1,4 +1,4 @@
-"""The archive: five Delta tables in a folder. The only place that knows Delta Lake.
+"""The archive: five Delta tables in a folder. `delta_log` works on their log itself, `lease` says who may write.
 
 Workers write Parquet parts of clips; the driver commits them. Nothing is visible until it is committed, and a video
 only as a whole revision: its clips first, its row in `videos` last. A crash between the two leaves rows nobody sees.
@@ -27,7 +27,7 @@ from pyarrow import fs
 
 from pipeline import parts
 from schemas import tables
-from schemas.errors import ArchiveError, LeaseLost
+from schemas.errors import ArchiveError, LeaseLost, first_line
 from schemas.records import Letter, Part, Place, UnitOutcome, VideoRow
 
 SHOWN = ("ok", "partial")
@@ -93,11 +93,15 @@ class Archive:
             if not DeltaTable.is_deltatable(self._path(name)):
                 raise
 
-    def _table(self, name: str) -> DeltaTable:
+    def table(self, name: str, version: int | None = None) -> DeltaTable:
+        """A table at its last version, or at an older one. Raises ArchiveError when it cannot be read."""
         try:
-            return DeltaTable(self._path(name))
+            return DeltaTable(self._path(name), version=version)
         except (TableNotFoundError, DeltaError) as error:
-            raise ArchiveError(f"the table {name!r} of {self.folder} cannot be read: {error}") from error
+            asked = "" if version is None else f" at version {version}"
+            raise ArchiveError(
+                f"the table {name!r} of {self.folder} cannot be read{asked}: {first_line(error)}"
+            ) from error
 
     def _dataset(self, name: str) -> Any:
         """A table for scanning, through Arrow's own file system.
@@ -105,7 +109,7 @@ class Archive:
         With Delta's, which is Python, read-ahead threads that outlive the interpreter abort the process at its end.
         """
         native = fs.SubTreeFileSystem(self._path(name), fs.LocalFileSystem())
-        return self._table(name).to_pyarrow_dataset(filesystem=native)
+        return self.table(name).to_pyarrow_dataset(filesystem=native)
 
     def _read(self, name: str, columns: list[str] | None = None, **equal: str) -> pa.Table:
         """Rows of a table where each column in `equal` has that value."""
@@ -117,7 +121,7 @@ class Archive:
 
     def version(self, name: str) -> int:
         """The number of the table's last commit."""
-        return int(self._table(name).version())
+        return int(self.table(name).version())
 
     # --- videos
 
@@ -152,7 +156,7 @@ class Archive:
 
     def spaces(self) -> list[str]:
         """Every space that a video or a clip belongs to."""
-        partitions = self._table("clips").partitions()
+        partitions = self.table("clips").partitions()
         return sorted({*self._read("videos", ["space"])["space"].to_pylist(), *(p["space"] for p in partitions)})
 
     def widths(self) -> dict[str, int]:
@@ -173,7 +177,7 @@ class Archive:
         """Makes revisions visible, failed or gone, in one transaction."""
         found = [asdict(row) for row in rows]
         if found:
-            table = self._table("videos")
+            table = self.table("videos")
             with self._as_writer(table) as properties:
                 rows_table = pa.Table.from_pylist(found, schema=tables.VIDEOS)
                 write_deltalake(table, rows_table, mode="append", commit_properties=properties)
@@ -219,7 +223,7 @@ class Archive:
             self._commit_clips(actions)
 
     def _commit_clips(self, actions: list[AddAction | RemoveAction]) -> None:
-        table = self._table("clips")
+        table = self.table("clips")
         with self._as_writer(table) as properties:
             table.create_write_transaction(
                 actions, "append", tables.CLIPS, tables.PARTITIONS["clips"], commit_properties=properties

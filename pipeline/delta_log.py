@@ -14,13 +14,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pyarrow as pa
-from deltalake import DeltaTable
-from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
+from deltalake.exceptions import CommitFailedError
 from deltalake.transaction import AddAction, RemoveAction
 
 from pipeline.archive import Archive
 from schemas import tables
-from schemas.errors import ArchiveError, first_line
+from schemas.errors import ArchiveError
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,17 +33,6 @@ class TableFile:
     partition: dict[str, str | None] = field(default_factory=dict)
 
 
-def open_table(archive: Archive, name: str, version: int | None = None) -> DeltaTable:
-    """A table at its last version, or at an older one. Raises ArchiveError when it cannot be read."""
-    try:
-        return DeltaTable(str(archive.folder / name), version=version)
-    except (TableNotFoundError, DeltaError) as error:
-        asked = "" if version is None else f" at version {version}"
-        raise ArchiveError(
-            f"the table {name!r} of {archive.folder} cannot be read{asked}: {first_line(error)}"
-        ) from error
-
-
 def versions(archive: Archive) -> dict[str, int]:
     """The number of the last commit of every table."""
     return {name: archive.version(name) for name in tables.TABLES}
@@ -53,7 +41,7 @@ def versions(archive: Archive) -> dict[str, int]:
 def files(archive: Archive, name: str, version: int | None = None) -> list[TableFile]:
     """The files that make up a table, in path order."""
     partitions = tables.PARTITIONS.get(name, [])
-    rows = pa.table(open_table(archive, name, version).get_add_actions(flatten=True)).to_pylist()
+    rows = pa.table(archive.table(name, version).get_add_actions(flatten=True)).to_pylist()
     found = [
         TableFile(
             path=row["path"],
@@ -94,7 +82,7 @@ def replace(archive: Archive, name: str, old: Iterable[TableFile], new: Iterable
         )
         for file in new
     ]
-    table = open_table(archive, name)
+    table = archive.table(name)
     # Delta looks at what happens from here on; what happened before is ours to see.
     present = set(table.get_add_actions()["path"].to_pylist())
     overtaken = ArchiveError(
@@ -113,7 +101,7 @@ def vacuum(archive: Archive, name: str, retention_h: int, *, dry_run: bool) -> l
 
     Files that no commit ever named count by the time they were written: a running indexer may be about to commit them.
     """
-    table = open_table(archive, name)
+    table = archive.table(name)
 
     def sweep(*, only_list: bool) -> list[str]:
         return table.vacuum(retention_h, dry_run=only_list, enforce_retention_duration=False, full=True)
@@ -127,10 +115,10 @@ def vacuum(archive: Archive, name: str, retention_h: int, *, dry_run: bool) -> l
 
 def checkpoint(archive: Archive, name: str) -> None:
     """Sums the log up in one file, so that opening the table reads that instead of every commit."""
-    open_table(archive, name).create_checkpoint()
+    archive.table(name).create_checkpoint()
 
 
 def restore(archive: Archive, name: str, version: int) -> None:
     """Makes a table what it was at a version, in one transaction that is itself a new version."""
-    if versions(archive)[name] != version:
-        open_table(archive, name).restore(version)
+    if archive.version(name) != version:
+        archive.table(name).restore(version)

@@ -153,7 +153,7 @@ def test_a_fence_in_the_very_instant_of_a_commit_shuts_it_out(tmp_path: Path) ->
     """The older run has looked already; Delta itself sees the conflict."""
     Archive.create(tmp_path)
     old = Archive(tmp_path, term=1)
-    table = old._table("clips")
+    table = old.table("clips")
     Archive(tmp_path, term=2).fence()
     with pytest.raises(LeaseLost), old._as_writer(table) as properties:
         table.create_write_transaction([], "append", table.schema(), ["space"], commit_properties=properties)
