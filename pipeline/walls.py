@@ -24,7 +24,8 @@ from schemas.records import Failed
 
 TIMEOUT, CRASH, KILLED = "timeout", "crash", "killed"
 STATUS = Path("/proc/self/status")
-OURS = Path(__file__).parents[1]
+# An environment may lie in the repository, and installed the layers lie beside everybody's packages.
+OURS = tuple(Path(__file__).parents[1] / layer for layer in ("schemas", "xclip_core", "pipeline", "jobs"))
 # faulthandler's own words; the frame that was running comes in the lines below them.
 DEADLINE_PASSED = "Timeout ("
 SIGNAL_CAUGHT = "Fatal Python error: "
@@ -119,7 +120,7 @@ def _where(last_words: str) -> str:
     """
     for line in last_words.splitlines():
         path, _, place = line.removeprefix('  File "').partition('", ')
-        if place and Path(path).is_relative_to(OURS):
+        if place and any(map(Path(path).is_relative_to, OURS)):
             return f" ({Path(path).name}, {place})"
     return ""
 

@@ -199,7 +199,7 @@ def test_each_way_to_die_has_a_word_of_its_own(disaster) -> None:
         "killed": ("killed", "first", False),
         "glutton": ("memory", "first", False),
     }
-    assert failed["hang"].error.startswith("over its deadline of 2 s, and stopped (stages.py, line ")
+    assert failed["hang"].error.startswith("over its deadline of 2 s, and stopped (engine.py, line ")
     assert failed["segfault"].error.startswith("the worker crashed: Segmentation fault")
     assert failed["glutton"].error == "needs more than 0.5 GiB of memory"
 

@@ -55,6 +55,7 @@ def test_the_sentence_says_where_it_happened() -> None:
     words = (
         "Timeout (0:00:02)!\nThread 0x0a (most recent call first):\n"
         '  File "/usr/lib/python3.12/threading.py", line 331 in wait\n\nThread 0x0b (most recent call first):\n'
+        f'  File "{ROOT}/.venv/lib/ray/data/util.py", line 1926 in poll_uss\n\nThread 0x0c (most recent call first):\n'
         f'  File "/lib/av/x.py", line 3 in decode\n  File "{ROOT}/pipeline/decode.py", line 7 in inspect\n'
     )
     assert walls.cause_of_death(words, 2.0) == (
