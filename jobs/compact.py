@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from jobs import console
+from jobs.arguments import ArchivePlace
 
 if TYPE_CHECKING:
     from pipeline.compact import CompactReport
 
 
 def compact(
-    archive: Annotated[Path, typer.Argument(help="The archive's folder.")],
+    archive: ArchivePlace,
     target_mb: Annotated[float, typer.Option(help="Size of the files that small ones are merged to.")] = 256.0,
     retention: Annotated[float, typer.Option(help="Days for which files stay that only old snapshots need.")] = 7.0,
     drop_space: Annotated[list[str] | None, typer.Option(help="Forget a space; may be given more than once.")] = None,

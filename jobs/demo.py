@@ -22,7 +22,7 @@ def demo(
     from pipeline import showcase
 
     notes = console.messages()
-    videos, archive = folder / "footage", folder / "archive"
+    videos, archive = folder / "footage", str(folder / "archive")
     labels = folder / "motions.yaml"
     made = showcase.make_footage(videos)
     showcase.write_labels(labels)

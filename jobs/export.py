@@ -8,10 +8,11 @@ from typing import Annotated, Literal
 import typer
 
 from jobs import console
+from jobs.arguments import ArchivePlace
 
 
 def export(
-    archive: Annotated[Path, typer.Argument(help="The archive's folder.")],
+    archive: ArchivePlace,
     out: Annotated[Path, typer.Argument(help="The file to write.")],
     kind: Annotated[
         Literal["parquet", "csv", "jsonl", "npy"] | None, typer.Option("--format", help="Unless OUT's ending says it.")

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from jobs import console
+from jobs.arguments import ArchivePlace
 
 if TYPE_CHECKING:
     from schemas.records import Letter
 
 
 def failures(
-    archive: Annotated[Path, typer.Argument(help="The archive's folder.")],
+    archive: ArchivePlace,
     kind: Annotated[str | None, typer.Option(help="Only this kind: timeout, memory, crash, damaged, ...")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:

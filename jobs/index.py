@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
@@ -12,8 +11,10 @@ from jobs.policies import KeepGone, KeepSpace, Metrics, Rehash, Report, TrustMti
 
 
 def index(
-    videos: Annotated[str, typer.Argument(help="A video file, a folder, a glob, or a .txt file with a path a line.")],
-    archive: Annotated[Path, typer.Argument(help="The archive's folder; made if it is not there.")],
+    videos: Annotated[
+        str, typer.Argument(help="A video file, folder, glob, .txt file with a path a line; or the URL of one.")
+    ],
+    archive: Annotated[str, typer.Argument(help="The archive's folder or URL; made if it is not there.")],
     model: Annotated[
         str, typer.Option(help="A name that `footage models` lists, openclip:ARCH/TAG, or a checkpoint file or folder.")
     ] = "footage-tiny",

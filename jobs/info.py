@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from jobs import console
+from jobs.arguments import ArchivePlace
 
 if TYPE_CHECKING:
     from pipeline.overview import Overview, RunLine
 
 
 def info(
-    archive: Annotated[Path, typer.Argument(help="The archive's folder.")],
+    archive: ArchivePlace,
     space: Annotated[str | None, typer.Option(help="One of the spaces listed, if not the serving one.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
 from jobs import console, report
+from jobs.arguments import ArchivePlace
 from jobs.policies import KeepGone, Metrics, Rehash, Report, TrustMtime, Wait, Yes
 
 
 def reindex(
-    archive: Annotated[Path, typer.Argument(help="The archive's folder.")],
+    archive: ArchivePlace,
     forget: Annotated[
         list[str] | None,
         typer.Option(help="Give up a folder, glob, list or file for good and retire what is known there."),

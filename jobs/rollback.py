@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from jobs import console
+from jobs.arguments import ArchivePlace
 
 if TYPE_CHECKING:
     from pipeline.rollback import RollbackReport
 
 
 def rollback(
-    archive: Annotated[Path, typer.Argument(help="The archive's folder.")],
+    archive: ArchivePlace,
     run: Annotated[str, typer.Argument(help="The run to undo, as `footage info` names it; later ones go with it.")],
     yes: Annotated[bool, typer.Option("--yes", help="Do it; without this, only say what would change.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would change, and end well.")] = False,

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from jobs import console
+from jobs.arguments import ArchivePlace
 
 if TYPE_CHECKING:
     from pipeline.search import Answer
 
 
 def search(
-    archive: Annotated[Path, typer.Argument(help="The archive's folder.")],
+    archive: ArchivePlace,
     text: Annotated[str, typer.Argument(help="What to look for, in words.")],
     top: Annotated[int, typer.Option(help="How many hits.")] = 10,
     no_rerank: Annotated[bool, typer.Option("--no-rerank", help="Rank by the plain text vector alone.")] = False,

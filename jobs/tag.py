@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from jobs import console
+from jobs.arguments import ArchivePlace
 
 if TYPE_CHECKING:
     from pipeline.tagging import TagReport
 
 
 def tag(
-    archive: Annotated[Path, typer.Argument(help="The archive's folder.")],
+    archive: ArchivePlace,
     labels: Annotated[Path, typer.Argument(help="A text file with a label a line, or YAML with prompts per label.")],
     top: Annotated[int, typer.Option(help="Labels kept per clip; 0 keeps all.")] = 3,
     out: Annotated[Path | None, typer.Option(help="Also write the tags to a .csv, .jsonl or .parquet file.")] = None,

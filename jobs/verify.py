@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from jobs import console
+from jobs.arguments import ArchivePlace
 
 if TYPE_CHECKING:
     from pipeline.verify import Problem, VerifyReport
 
 
 def verify(
-    archive: Annotated[Path, typer.Argument(help="The archive's folder.")],
+    archive: ArchivePlace,
     deep: Annotated[
         bool, typer.Option("--deep", help="Also look at every thumbnail and read every video file.")
     ] = False,

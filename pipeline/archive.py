@@ -1,4 +1,6 @@
-"""The archive: five Delta tables in a folder. `delta_log` works on their log itself, `lease` says who may write.
+"""The archive: five Delta tables in a folder, on a disk or in an object store.
+
+`delta_log` works on the log of the tables itself, `lease` says who may write.
 
 Workers write Parquet parts of clips; the driver commits them. Nothing is visible until it is committed, and a video
 only as a whole revision: its clips first, its row in `videos` last. A crash between the two leaves rows nobody sees.
@@ -10,11 +12,13 @@ from __future__ import annotations
 
 import json
 import shutil
+import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -25,7 +29,8 @@ from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundErr
 from deltalake.transaction import AddAction, RemoveAction
 from pyarrow import fs
 
-from pipeline import parts
+from pipeline import parts, stores
+from pipeline.stores import AnyPath
 from schemas import tables
 from schemas.errors import ArchiveError, LeaseLost, first_line
 from schemas.records import Letter, Part, Place, UnitOutcome, VideoRow
@@ -42,23 +47,24 @@ _TAKEN_OVER = (
 
 
 class Archive:
-    """An archive on disk. Methods read the latest committed state unless they say otherwise.
+    """An archive. Methods read the latest committed state unless they say otherwise.
 
-    `term` is that of the lease under which an index run writes clips and videos; None for everybody else.
+    `folder` is a path, or the URL of a place in an object store. `term` is that of the lease under which an index run
+    writes clips and videos; None for everybody else.
     """
 
-    def __init__(self, folder: str | Path, term: int | None = None) -> None:
-        self.folder = Path(folder).absolute()
+    def __init__(self, folder: str | AnyPath, term: int | None = None) -> None:
+        self.folder = stores.to_place(folder)
         self.term = term
 
     @classmethod
-    def create(cls, folder: str | Path) -> Archive:
+    def create(cls, folder: str | AnyPath) -> Archive:
         """The archive at `folder`, made if it is not there. Refuses a folder that holds something else."""
         archive = cls(folder)
         if archive.exists():
             archive._create_table("failures")  # one of schema version 1 has none
             return archive
-        if archive.folder.exists() and not (archive.folder.is_dir() and all(map(_is_begun, archive.folder.iterdir()))):
+        if archive.folder.is_file() or not _is_begun(archive.folder):
             raise ArchiveError(f"{archive.folder} is not an archive and not an empty folder; name another place")
         # `videos` comes last: with it the archive exists, so a crash in here leaves something that is made again.
         for name in sorted(tables.TABLES, key=lambda name: name == "videos"):
@@ -66,7 +72,7 @@ class Archive:
         return archive
 
     @classmethod
-    def open(cls, folder: str | Path) -> Archive:
+    def open(cls, folder: str | AnyPath) -> Archive:
         """The archive at `folder`. Raises ArchiveError when there is none."""
         archive = cls(folder)
         if not archive.exists():
@@ -75,10 +81,18 @@ class Archive:
 
     def exists(self) -> bool:
         """Whether all tables are there."""
-        return DeltaTable.is_deltatable(self._path("videos"))
+        return self._has("videos")
+
+    def _has(self, name: str) -> bool:
+        """Whether a table is there."""
+        return DeltaTable.is_deltatable(self._path(name), self._options)
 
     def _path(self, name: str) -> str:
         return str(self.folder / name)
+
+    @property
+    def _options(self) -> dict[str, str] | None:
+        return stores.delta_options(self.folder)
 
     def _create_table(self, name: str) -> None:
         try:
@@ -88,16 +102,17 @@ class Archive:
                 partition_by=tables.PARTITIONS.get(name),
                 mode="ignore",
                 description=f"footage archive, schema version {tables.SCHEMA_VERSION}",
+                storage_options=self._options,
             )
         except DeltaError:  # another process is making it in this instant
-            if not DeltaTable.is_deltatable(self._path(name)):
+            if not self._has(name):
                 raise
 
     def table(self, name: str, version: int | None = None) -> DeltaTable:
         """A table at its last version, or at an older one. Raises ArchiveError when it cannot be read."""
         try:
-            return DeltaTable(self._path(name), version=version)
-        except (TableNotFoundError, DeltaError) as error:
+            return DeltaTable(self._path(name), version=version, storage_options=self._options)
+        except (TableNotFoundError, DeltaError, OSError) as error:
             asked = "" if version is None else f" at version {version}"
             raise ArchiveError(
                 f"the table {name!r} of {self.folder} cannot be read{asked}: {first_line(error)}"
@@ -108,7 +123,8 @@ class Archive:
 
         With Delta's, which is Python, read-ahead threads that outlive the interpreter abort the process at its end.
         """
-        native = fs.SubTreeFileSystem(self._path(name), fs.LocalFileSystem())
+        system, path = stores.arrow(self.folder / name)
+        native = fs.SubTreeFileSystem(path, system)
         return self.table(name).to_pyarrow_dataset(filesystem=native)
 
     def _read(self, name: str, columns: list[str] | None = None, **equal: str) -> pa.Table:
@@ -287,7 +303,7 @@ class Archive:
 
     def letters(self, space: str) -> dict[Place, Letter]:
         """The current letter of each place in a space, settled ones too, oldest first."""
-        if not DeltaTable.is_deltatable(self._path("failures")):
+        if not self._has("failures"):
             return {}  # schema version 1, not indexed into since
         rows = self._read("failures", space=space).sort_by("last_seen").to_pylist()
         return {letter.place: letter for letter in (Letter(**row) for row in rows)}
@@ -296,7 +312,11 @@ class Archive:
         """Adds letters in one transaction; each replaces the one before it at its place."""
         found = [asdict(letter) for letter in letters]
         if found:
-            write_deltalake(self._path("failures"), pa.Table.from_pylist(found, schema=tables.FAILURES), mode="append")
+            self._append("failures", pa.Table.from_pylist(found, schema=tables.FAILURES))
+
+    def _append(self, name: str, rows: pa.Table) -> None:
+        """Adds rows to a table in one transaction."""
+        write_deltalake(self._path(name), rows, mode="append", storage_options=self._options)
 
     # --- tags and runs
 
@@ -307,6 +327,7 @@ class Archive:
             pa.Table.from_pylist(rows, schema=tables.TAGS),
             mode="overwrite",
             predicate=f"space = '{space}' AND label_set = '{label_set}'",
+            storage_options=self._options,
         )
 
     def tags(self, space: str) -> pa.Table:
@@ -315,7 +336,7 @@ class Archive:
 
     def log_run(self, row: Mapping[str, Any]) -> None:
         """Adds one row to the runs table."""
-        write_deltalake(self._path("runs"), pa.Table.from_pylist([dict(row)], schema=tables.RUNS), mode="append")
+        self._append("runs", pa.Table.from_pylist([dict(row)], schema=tables.RUNS))
 
     def runs(self, *, undone: bool = False) -> list[dict[str, Any]]:
         """Rows of the runs table, oldest first, JSON columns parsed; those of runs rolled back only if `undone`."""
@@ -329,39 +350,54 @@ class Archive:
 
     # --- folders
 
-    def index_folder(self, space: str) -> Path:
+    def index_folder(self, space: str) -> AnyPath:
         """Where the FAISS indexes of a space live."""
         return self.folder / "indexes" / space
 
     def sweep_scratch(self) -> None:
         """Removes what killed runs left there. For who holds the lease: nobody else has a run."""
-        shutil.rmtree(self.folder / "_scratch", ignore_errors=True)
+        if isinstance(self.folder, Path):
+            stores.remove_tree(self.folder / "_scratch")
 
     def scratch(self, run_id: str) -> Path:
-        """A private folder for one run, inside the archive so that every worker of a cluster sees it."""
-        folder = self.folder / "_scratch" / run_id
+        """A private folder for one run, inside the archive so that every worker of a cluster sees it.
+
+        Workers write there as they die, which no object store allows: an archive in one has it in TMPDIR, which must
+        then be a folder that all machines of a cluster share.
+        """
+        folder = self._scratch(run_id)
         folder.mkdir(parents=True, mode=0o700)
         return folder
 
+    def _scratch(self, run_id: str) -> Path:
+        """Where a run's private folder is; the id of a run cannot be guessed by others who use TMPDIR."""
+        if isinstance(self.folder, Path):
+            return self.folder / "_scratch" / run_id
+        return Path(tempfile.gettempdir(), f"footage-{run_id}")
+
+    def scratches(self) -> list[Path]:
+        """The private folders that runs have in the archive now, or left there."""
+        return sorted((self.folder / "_scratch").glob("*")) if isinstance(self.folder, Path) else []
+
     def drop_scratch(self, run_id: str) -> None:
         """Removes a run's private folder, and the folder of those once it is empty."""
-        shutil.rmtree(self.folder / "_scratch" / run_id, ignore_errors=True)
+        folder = self._scratch(run_id)
+        shutil.rmtree(folder, ignore_errors=True)
         with suppress(OSError):  # others' are in it; or who took over has swept it all
-            (self.folder / "_scratch").rmdir()
+            folder.parent.rmdir()
 
     def size_bytes(self) -> dict[str, int]:
-        """Bytes on disk by top-level folder."""
-        return {
-            folder.name: sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
-            for folder in sorted(self.folder.iterdir())
-            if folder.is_dir()
-        }
+        """Bytes stored by top-level folder."""
+        found: Counter[str] = Counter()
+        for path, size_bytes in stores.sizes(self.folder).items():
+            found[path.partition("/")[0]] += size_bytes
+        return dict(sorted(found.items()))
 
 
-def _is_begun(entry: Path) -> bool:
-    """Whether a folder's entry is a table of ours, as a `create` that was killed or is under way leaves it."""
-    files = (file for file in entry.rglob("*") if file.is_file())
-    return entry.name in tables.TABLES and entry.is_dir() and all(file.parent.name == "_delta_log" for file in files)
+def _is_begun(folder: AnyPath) -> bool:
+    """Whether nothing is in a folder but tables of ours, as a `create` that was killed or is under way leaves them."""
+    paths = map(PurePosixPath, stores.sizes(folder))
+    return all(path.parts[0] in tables.TABLES and path.parts[1:-1] == ("_delta_log",) for path in paths)
 
 
 def current_rows(rows: pa.Table) -> pa.Table:

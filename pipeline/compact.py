@@ -7,7 +7,6 @@ readers keep the snapshot they opened until its files are vacuumed. What an inte
 from __future__ import annotations
 
 import math
-import shutil
 import time
 import uuid
 from collections import defaultdict
@@ -20,7 +19,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline import delta_log, lease, parts, vectors
+from pipeline import delta_log, lease, parts, stores, vectors
 from pipeline.archive import Archive, Keys, revision_key
 from pipeline.delta_log import TableFile
 from pipeline.runs import serving_run
@@ -314,10 +313,10 @@ def _sweep(job: _Job) -> tuple[int, int]:
     retention_h = math.ceil(job.settings.retention_days * 24)
     for name in ORDER:
         job.watch(f"vacuum {name}")
-        sizes = {file: file.stat().st_size for file in (job.archive.folder / name).rglob("*.parquet")}
+        sizes = stores.sizes(job.archive.folder / name)
         gone = delta_log.vacuum(job.archive, name, retention_h, dry_run=job.settings.dry_run)
-        count, size_bytes = count + len(gone), size_bytes + sum(sizes.get(file, 0) for file in gone)
-    for folder in (job.archive.folder / "_scratch").glob("*"):
+        count, size_bytes = count + len(gone), size_bytes + sum(sizes.get(path, 0) for path in gone)
+    for folder in job.archive.scratches():
         inside = [file for file in folder.rglob("*") if file.is_file()]
         if max(file.stat().st_mtime for file in [folder, *inside]) < job.began_s - 3600 * retention_h:
             count, size_bytes = count + len(inside), size_bytes + sum(file.stat().st_size for file in inside)
@@ -330,9 +329,9 @@ def _refresh_indexes(job: _Job) -> None:
     """Makes the index of every space anew if the table it was made from was rewritten, and drops what is left over."""
     archive, widths = job.archive, job.archive.widths()
     spaces = archive.spaces()
-    for folder in (archive.folder / "indexes").glob("*"):
-        job.watch(f"index {folder.name}")
-        if folder.name not in spaces:
-            shutil.rmtree(folder)
-        elif folder.name in widths:
-            vectors.refresh(archive, folder.name, widths[folder.name])
+    for space in stores.folders(archive.folder / "indexes"):
+        job.watch(f"index {space}")
+        if space not in spaces:
+            stores.remove_tree(archive.index_folder(space))
+        elif space in widths:
+            vectors.refresh(archive, space, widths[space])

@@ -24,11 +24,12 @@ def timecode(seconds: float) -> str:
 def link(hit: Hit) -> str:
     """A URL that opens the video at the moment, as browsers and most players read it (W3C media fragments)."""
     # A `#` or `?` in a file name would end the path; quoting keeps them part of it.
-    location = quote(os.fsencode(sources.to_path(hit.uri)), safe="/")
-    return f"file://{location}#t={hit.start_s:.2f},{hit.end_s:.2f}"
+    place = sources.to_path(hit.uri)
+    scheme, path = ("file", os.fsencode(place)) if isinstance(place, Path) else hit.uri.split("://", 1)
+    return f"{scheme}://{quote(path, safe='/')}#t={hit.start_s:.2f},{hit.end_s:.2f}"
 
 
-def render(answer: Answer, archive: Path) -> str:
+def render(answer: Answer, archive: str | Path) -> str:
     """The page. Every text in it is escaped: file names are as hostile as files."""
     cards = [
         {
@@ -44,6 +45,6 @@ def render(answer: Answer, archive: Path) -> str:
     return pages.render("contact_sheet.html", answer=answer, cards=cards, archive=archive)
 
 
-def write(answer: Answer, archive: Path, file: Path) -> None:
+def write(answer: Answer, archive: str | Path, file: Path) -> None:
     """Writes the page to a file."""
     file.write_text(render(answer, archive), encoding="utf-8")

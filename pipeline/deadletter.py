@@ -165,7 +165,7 @@ def retry(folder: str | Path, kind: str | None = None) -> list[Letter]:
 
 def _retried(archive: Archive, kind: str | None) -> list[Letter]:
     """`retry` in an archive that nobody else writes."""
-    everything = failures(archive.folder)
+    everything = failures(str(archive.folder))
     asked = [letter for letter in everything if kind in (None, letter.error_kind)]
     if kind is not None and not asked:
         kinds = ", ".join(sorted({letter.error_kind for letter in everything})) or "no failures at all"

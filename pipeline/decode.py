@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -25,10 +25,11 @@ import numpy as np
 from av.video.reformatter import Interpolation, VideoReformatter
 from numpy.typing import NDArray
 
-from pipeline import sampling, sources
+from pipeline import sampling, sources, stores
 from pipeline.damage import Damage
 from pipeline.picking import Shot, in_order, pick
 from pipeline.settings import Sampling
+from pipeline.stores import AnyPath
 from pipeline.thumbnails import thumbnail_shape, to_webp
 from schemas.errors import NotAVideo, TooLarge, UndecodableVideo, UnreadableFile, VideoError
 from schemas.records import DecodedUnit, HashedFile, InspectedVideo, Unit, VideoProfile, Window
@@ -42,6 +43,7 @@ DEMUXERS = (
     "obu,ogg,rm,webm,yuv4mpegpipe"
 )
 OPEN_OPTIONS = {"protocol_whitelist": "file", "format_whitelist": DEMUXERS}
+READ_BYTES = 1 << 18  # asked of a store at a time
 MAX_FRAME_PIXELS = 8192 * 8192
 # Time stamps that span more than this are broken, and planning their windows would fill the memory.
 MAX_DURATION_S = 366 * 86_400
@@ -59,13 +61,17 @@ av.logging.set_level(None)
 def _open(uri: str) -> Iterator[tuple[Any, Any]]:
     """A container and its first real video stream. FFmpeg's errors become ours."""
     path = sources.to_path(uri)
-    try:
-        container = av.open(f"file:{path}", metadata_errors="ignore", options=dict(OPEN_OPTIONS))
-    except UnicodeEncodeError as error:
-        raise UnreadableFile("the file name is not valid UTF-8; rename it") from error
-    except av.FFmpegError as error:
-        raise _not_opened(error, path) from error
-    with container:
+    with ExitStack() as stack:
+        try:
+            source = f"file:{path}" if isinstance(path, Path) else stack.enter_context(stores.open_binary(path))
+            options = {"metadata_errors": "ignore", "options": dict(OPEN_OPTIONS), "buffer_size": READ_BYTES}
+            container = stack.enter_context(av.open(source, **options))
+        except UnicodeEncodeError as error:
+            raise UnreadableFile("the file name is not valid UTF-8; rename it") from error
+        except av.FFmpegError as error:
+            raise _not_opened(error, path) from error
+        except OSError as error:  # a store's
+            raise UnreadableFile(f"cannot be read: {error.strerror}") from error
         stream = _video_stream(container)
         try:
             yield container, stream
@@ -73,12 +79,14 @@ def _open(uri: str) -> Iterator[tuple[Any, Any]]:
             raise
         except av.FFmpegError as error:
             raise UndecodableVideo(f"decoding failed: {error.strerror}") from error
+        except stores.Unreached as error:
+            raise UnreadableFile(f"cannot be read on: {error.strerror}") from error
 
 
-def _not_opened(error: av.FFmpegError, path: Path) -> VideoError:
+def _not_opened(error: av.FFmpegError, path: AnyPath) -> VideoError:
     """Why a file did not open: it cannot be read, or it is no video."""
     try:
-        with path.open("rb") as stream:  # asked of the file: demuxers say "I/O error" of broken content too
+        with stores.open_binary(path) as stream:  # asked of the file: demuxers say "I/O error" of broken content too
             stream.read(1)
     except OSError as unread:
         return UnreadableFile(f"cannot be read: {unread.strerror}")

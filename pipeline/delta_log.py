@@ -11,12 +11,12 @@ import json
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import pyarrow as pa
 from deltalake.exceptions import CommitFailedError
 from deltalake.transaction import AddAction, RemoveAction
 
+from pipeline import stores
 from pipeline.archive import Archive
 from schemas import tables
 from schemas.errors import ArchiveError
@@ -96,8 +96,8 @@ def replace(archive: Archive, name: str, old: Iterable[TableFile], new: Iterable
         raise overtaken from error
 
 
-def vacuum(archive: Archive, name: str, retention_h: int, *, dry_run: bool) -> list[Path]:
-    """Deletes files that the log does not name, or has not named for `retention_h`; returns them.
+def vacuum(archive: Archive, name: str, retention_h: int, *, dry_run: bool) -> list[str]:
+    """Deletes files that the log does not name, or has not named for `retention_h`; returns their paths in the table.
 
     Files that no commit ever named count by the time they were written: a running indexer may be about to commit them.
     """
@@ -107,10 +107,11 @@ def vacuum(archive: Archive, name: str, retention_h: int, *, dry_run: bool) -> l
         return table.vacuum(retention_h, dry_run=only_list, enforce_retention_duration=False, full=True)
 
     # Files that an earlier vacuum has deleted stay in the log for a while, and in the list.
-    found = [path for path in sweep(only_list=True) if (archive.folder / name / path).exists()]
+    present = stores.sizes(archive.folder / name)
+    found = [path for path in sweep(only_list=True) if path in present]
     if found and not dry_run:  # a vacuum is a commit, also one that finds nothing
         sweep(only_list=False)
-    return [archive.folder / name / path for path in found]
+    return found
 
 
 def checkpoint(archive: Archive, name: str) -> None:

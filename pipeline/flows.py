@@ -121,7 +121,8 @@ def _work(job: Job, held: Lease, inventory: sources.Inventory, began: float) -> 
     job.archive.sweep_scratch()
     stock = _stock(job, inventory)
     if stock.is_idle:  # no folder for workers that will not be
-        return _execute(survey(job, stock, job.archive.folder), held, job.archive.folder, began)
+        nowhere = Path(tempfile.gettempdir())
+        return _execute(survey(job, stock, nowhere), held, nowhere, began)
     scratch = job.archive.scratch(job.run_id)
     try:
         found = survey(job, stock, scratch)

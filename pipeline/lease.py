@@ -30,6 +30,8 @@ import pyarrow as pa
 from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
 
+from pipeline import stores
+from pipeline.stores import AnyPath
 from schemas.errors import ArchiveBusy, LeaseLost
 
 HEARTBEAT_S = 10.0
@@ -97,7 +99,7 @@ class Lease:
             try:
                 _write(self._table, beat)
             except DeltaError:
-                self._table = DeltaTable(self._table.table_uri)
+                self._table = _opened(self._table.table_uri)
                 found = _read(self._table)
                 self._is_lost = found is None or found.term != self._holder.term
                 if not self._is_lost:  # it was no rival: the disk, the network
@@ -123,7 +125,7 @@ class Lease:
 
 @contextmanager
 def held(
-    folder: str | Path, run_id: str, *, wait_s: float = 0.0, watch: Callable[[float], None] | None = None
+    folder: str | AnyPath, run_id: str, *, wait_s: float = 0.0, watch: Callable[[float], None] | None = None
 ) -> Iterator[Lease]:
     """Holds the lease of the archive at `folder`, for which it waits up to `wait_s`; `watch` learns how long it waits.
 
@@ -137,7 +139,7 @@ def held(
         lease.release()
 
 
-def acquire(folder: str | Path, run_id: str, *, wait_s: float, watch: Callable[[float], None]) -> Lease:
+def acquire(folder: str | AnyPath, run_id: str, *, wait_s: float, watch: Callable[[float], None]) -> Lease:
     """Takes the lease; without a heart, it expires after `EXPIRY_S`."""
     began = time.monotonic()
     while True:
@@ -161,20 +163,20 @@ def _is_first(table: DeltaTable, holder: Holder) -> bool:
     try:
         _write(table, holder)
     except DeltaError:
-        if DeltaTable(table.table_uri).version() == version:  # there was nobody: the disk, the network
+        if _opened(table.table_uri).version() == version:  # there was nobody: the disk, the network
             raise
         return False
     return True
 
 
-def holder_of(folder: str | Path) -> Holder | None:
+def holder_of(folder: str | AnyPath) -> Holder | None:
     """Who holds the lease of an archive now; None when nobody does."""
     path = _path(folder)
-    found = _read(DeltaTable(path)) if DeltaTable.is_deltatable(path) else None
+    found = _read(_opened(path)) if DeltaTable.is_deltatable(path, stores.delta_options(folder)) else None
     return found if found is not None and found.is_alive(time.time()) else None
 
 
-def _sentence(folder: str | Path, holder: Holder, now_s: float) -> str:
+def _sentence(folder: str | AnyPath, holder: Holder, now_s: float) -> str:
     """Who holds a lease, and what to do."""
     since = datetime.fromtimestamp(holder.since_s, UTC).isoformat(" ", "seconds").removesuffix("+00:00")
     return (
@@ -187,20 +189,31 @@ def _sentence(folder: str | Path, holder: Holder, now_s: float) -> str:
 # --- the value in the table
 
 
-def _path(folder: str | Path) -> str:
+def _path(folder: str | AnyPath) -> str:
     """Where the table is."""
     return f"{folder}/lease"
 
 
-def _table(folder: str | Path) -> DeltaTable:
+def _table(folder: str | AnyPath) -> DeltaTable:
     """The lease's table, made if it is not there."""
     path = _path(folder)
     try:
-        DeltaTable.create(path, schema=SCHEMA, mode="ignore", configuration=CONFIGURATION)
+        DeltaTable.create(
+            path,
+            schema=SCHEMA,
+            mode="ignore",
+            configuration=CONFIGURATION,
+            storage_options=stores.delta_options(folder),
+        )
     except DeltaError:  # somebody else is making it in this instant
-        if not DeltaTable.is_deltatable(path):
+        if not DeltaTable.is_deltatable(path, stores.delta_options(folder)):
             raise
-    return DeltaTable(path)
+    return _opened(path)
+
+
+def _opened(path: str) -> DeltaTable:
+    """The table at its last version."""
+    return DeltaTable(path, storage_options=stores.delta_options(path))
 
 
 def _read(table: DeltaTable) -> Holder | None:

@@ -14,13 +14,13 @@ import re
 import time
 import zlib
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline import decode, sampling, sources
 from pipeline.plan import DEADLINE_BASE_S
+from pipeline.stores import AnyPath
 from schemas.errors import InputError
 from schemas.records import SourceFile
 from xclip_core.geometry import crop_offset, resized_side
@@ -101,7 +101,7 @@ def deadline_s(file: SourceFile) -> float:
     return DEADLINE_BASE_S + file.size_bytes / DECODE_BYTES_PER_S
 
 
-def sample_indices(n: int, T: int, views: Views, path: Path) -> NDArray[np.int64]:
+def sample_indices(n: int, T: int, views: Views, path: AnyPath) -> NDArray[np.int64]:
     """Frame numbers of each sample in time, clips x T."""
     if views.clips == 1:
         return sampling.test_indices(n, T)[None]

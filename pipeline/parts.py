@@ -16,9 +16,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
-from pyarrow import fs
 
-from pipeline import plan
+from pipeline import plan, stores
+from pipeline.stores import AnyPath
 from schemas import tables
 from schemas.records import EmbeddedUnit, Part, UnitOutcome
 
@@ -46,11 +46,12 @@ def options(schema: pa.Schema) -> dict[str, Any]:
     }
 
 
-def write_batches(file: Path, schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> int:
-    """Writes batches as one file, holding one row group at a time; forced to the disk. Returns how many rows it has."""
+def write_batches(file: AnyPath, schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> int:
+    """Writes batches as one file, holding one row group at a time; forced to a disk. Returns how many rows it has."""
     count, waiting = 0, 0
     group: list[pa.RecordBatch] = []
-    with pq.ParquetWriter(file, schema, **options(schema)) as writer:
+    system, path = stores.arrow(file)
+    with pq.ParquetWriter(path, schema, filesystem=system, **options(schema)) as writer:
         for batch in batches:
             group.append(batch)
             count, waiting = count + batch.num_rows, waiting + batch.num_rows
@@ -58,13 +59,14 @@ def write_batches(file: Path, schema: pa.Schema, batches: Iterable[pa.RecordBatc
                 writer.write_table(pa.Table.from_batches(group, schema))
                 group, waiting = [], 0
         writer.write_table(pa.Table.from_batches(group, schema))
-    with file.open("rb") as written:
-        os.fsync(written.fileno())
+    if isinstance(file, Path):  # a store has it when it says so
+        with file.open("rb") as written:
+            os.fsync(written.fileno())
     return count
 
 
 def read_batches(
-    files: Iterable[Path], schema: pa.Schema, columns: list[str] | None = None
+    files: Iterable[AnyPath], schema: pa.Schema, columns: list[str] | None = None
 ) -> Iterator[pa.RecordBatch]:
     """Rows of files in the columns of a schema, in file order, a few hundred at a time; page checksums are verified.
 
@@ -74,7 +76,9 @@ def read_batches(
     checked = ds.ParquetFileFormat(
         default_fragment_scan_options=ds.ParquetFragmentScanOptions(page_checksum_verification=True, pre_buffer=False)
     )
-    dataset = ds.dataset([str(file) for file in files], schema, checked, filesystem=fs.LocalFileSystem())
+    found = [stores.arrow(file) for file in files]
+    system = found[0][0] if found else None
+    dataset = ds.dataset([path for _, path in found], schema, checked, filesystem=system)
     yield from dataset.to_batches(columns=columns, batch_size=ROWS_PER_BATCH, batch_readahead=1, fragment_readahead=1)
 
 
@@ -102,12 +106,12 @@ def _clip_table(units: list[EmbeddedUnit]) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=file_schema("clips"))
 
 
-def write_part(units: list[EmbeddedUnit], folder: str | Path) -> list[Part]:
+def write_part(units: list[EmbeddedUnit], folder: str | AnyPath) -> list[Part]:
     """Writes the clips of units (all of one space) as one Parquet file in the archive at `folder`; commits nothing."""
     space = units[0].unit.space
     path = f"space={space}/part-{uuid.uuid4().hex}.parquet"
-    file = Path(folder, "clips", path)
-    file.parent.mkdir(parents=True, exist_ok=True)
+    file = stores.to_place(folder) / "clips" / path
+    stores.make_folder(file.parent)
     table = _clip_table(units)
     write_batches(file, table.schema, table.to_batches())
     outcomes = tuple(

@@ -36,4 +36,4 @@ def reindex(  # noqa: PLR0913  # as `flows.index`, with places and settings from
     stored = IndexSettings(**runs.serving_run(archive)["settings"]["index"])
     settings = replace(stored, engine=engine or stored.engine, device="auto")
     policy = replace(policy or Policy(), whole_archive=True, forget=given_up)
-    return flows.index(kept, archive.folder, settings, policy=policy, dry_run=dry_run, watch=watch)
+    return flows.index(kept, str(archive.folder), settings, policy=policy, dry_run=dry_run, watch=watch)

@@ -6,12 +6,11 @@ indexes are built anew. What is sound stays visible throughout. Files stay on th
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterable
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from pipeline import delta_log, lease, vectors
+from pipeline import delta_log, lease, stores, vectors
 from pipeline.archive import Archive
 from pipeline.verify import Problem
 from schemas import tables
@@ -38,7 +37,7 @@ def _mended(archive: Archive, problems: tuple[Problem, ...]) -> tuple[Problem, .
         _drop_files(archive, name, broken)
     _fail_videos(archive, [problem for problem in problems if problem.kind in VIDEO_KINDS])
     if broken or any(problem.kind in ("index", *VIDEO_KINDS) for problem in problems):
-        shutil.rmtree(archive.folder / "indexes", ignore_errors=True)
+        stores.remove_tree(archive.folder / "indexes")
         widths = archive.widths()
         for space in set(archive.spaces()) & set(widths):
             vectors.build(archive, space, widths[space])

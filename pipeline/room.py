@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import errno
+import math
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from pipeline.stores import AnyPath
 from schemas.errors import NoRoom
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -18,7 +20,7 @@ LEAST_BYTES = 1_000_000  # less is as good as nothing: a part with its thumbnail
 
 
 @contextmanager
-def needed(folder: Path) -> Iterator[None]:
+def needed(folder: AnyPath) -> Iterator[None]:
     """Turns what anybody says of a full disk while this lasts into NoRoom."""
     try:
         yield
@@ -30,9 +32,9 @@ def needed(folder: Path) -> Iterator[None]:
         raise NoRoom(_sentence(folder)) from error
 
 
-def check(folder: Path, *, has_losses: bool) -> None:
+def check(folder: AnyPath, *, has_losses: bool) -> None:
     """Raises NoRoom when units were lost and the disk is full: then no bad file took their workers along."""
-    if has_losses and shutil.disk_usage(folder).free < LEAST_BYTES:
+    if has_losses and _free_bytes(folder) < LEAST_BYTES:
         raise NoRoom(_sentence(folder))
 
 
@@ -43,11 +45,17 @@ def _tells_of_a_full_disk(error: BaseException) -> bool:
     return any(words in str(error).lower() for words in FULL_IN_WORDS)
 
 
-def _sentence(folder: Path) -> str:
+def _free_bytes(folder: AnyPath) -> float:
+    """Room on the disk of a folder, which may be still to be made; a store has no end."""
+    if not isinstance(folder, Path):
+        return math.inf
+    return shutil.disk_usage(next(place for place in (folder, *folder.parents) if place.exists())).free
+
+
+def _sentence(folder: AnyPath) -> str:
     """Which place is full, and what to do."""
     temporary = Path(tempfile.gettempdir())
-    there = next(place for place in (folder, *folder.parents) if place.exists())
-    is_there = shutil.disk_usage(there).free < LEAST_BYTES or shutil.disk_usage(temporary).free >= LEAST_BYTES
+    is_there = _free_bytes(folder) < LEAST_BYTES or _free_bytes(temporary) >= LEAST_BYTES
     place = f"on the disk of the archive {folder}" if is_there else f"in the temporary folder {temporary} (TMPDIR)"
     return (
         f"there is no room left {place}; nothing that was committed is lost: make room and run the same command again "

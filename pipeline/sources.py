@@ -1,4 +1,4 @@
-"""Where footage comes from: a file, a folder, a glob or a list file becomes an inventory of files.
+"""Where footage comes from: a file, a folder, a glob or a list file, here or in a store, becomes an inventory of files.
 
 Files are found by extension in folders and taken as they are when named. What cannot be looked at becomes a problem
 in the inventory and later a failure row, never an exception: one locked folder must not stop a run. A place that is
@@ -18,7 +18,9 @@ from urllib.parse import unquote_to_bytes
 
 import xxhash
 
-from schemas.errors import InputError, MissingPlace, UnreadableFile
+from pipeline import stores
+from pipeline.stores import AnyPath
+from schemas.errors import InputError, MissingPlace, UnreadableFile, first_line
 from schemas.records import Failed, HashedFile, SourceFile
 
 # fmt: off
@@ -32,9 +34,14 @@ LIST_EXTENSIONS = frozenset({".txt", ".lst"})
 READ_BYTES = 4 << 20
 
 
-def to_uri(path: str | Path) -> str:
-    """An absolute path as text that any table can hold: itself, or a file:// URL if it is not valid UTF-8."""
-    absolute = os.path.abspath(path)  # noqa: PTH100  # resolve() would follow links and rename what the user named
+def to_uri(path: str | AnyPath) -> str:
+    """A place as text that any table can hold: a URL, an absolute path, or a file:// URL if that is not valid UTF-8."""
+    place = stores.to_place(path)
+    return _as_text(str(place)) if isinstance(place, Path) else str(place)
+
+
+def _as_text(absolute: str) -> str:
+    """An absolute path as `to_uri` gives it."""
     try:
         absolute.encode("utf-8")
     except UnicodeEncodeError:
@@ -42,8 +49,10 @@ def to_uri(path: str | Path) -> str:
     return absolute
 
 
-def to_path(uri: str) -> Path:
+def to_path(uri: str) -> AnyPath:
     """The path a uri of ours stands for."""
+    if stores.is_url(uri):
+        return stores.to_place(uri)
     return Path(os.fsdecode(unquote_to_bytes(uri.removeprefix("file://")))) if uri.startswith("file://") else Path(uri)
 
 
@@ -64,7 +73,8 @@ class Inventory:
         named = dict.fromkeys(self.named)
         yield from map(_look_at, named)
         for folder in self.folders:
-            yield from _in_folder(folder, named.keys(), set(self.folders) - {folder})
+            below = _in_store if stores.is_url(folder) else _in_folder
+            yield from below(folder, named.keys(), set(self.folders) - {folder})
 
 
 def take_inventory(*places: str | Path) -> Inventory:
@@ -72,33 +82,57 @@ def take_inventory(*places: str | Path) -> Inventory:
     folders: list[str] = []
     named: list[str] = []
     for place in places:
-        if Path(place).is_dir():
+        if _is_folder(place):
             folders.append(to_uri(place))
         else:
             named += map(to_uri, _named_by(place))
     return Inventory(tuple(map(to_uri, places)), tuple(dict.fromkeys(folders)), tuple(named))
 
 
-def _named_by(place: str | Path) -> list[Path]:
+def _is_folder(place: str | Path) -> bool:
+    """Whether a place is a folder. Raises MissingPlace when a store does not tell."""
+    if isinstance(place, Path) or not stores.is_url(place):
+        return Path(place).is_dir()
+    found = _asked(place)
+    return found is not None and found.is_folder
+
+
+def _asked(url: str) -> stores.Entry | None:
+    """What a store has at a URL. Raises MissingPlace when it does not tell: nothing may be retired for that."""
+    try:
+        return stores.look(url)
+    except OSError as error:
+        raise MissingPlace(f"{url} cannot be looked at: {_said(error)}", url) from error
+
+
+def _named_by(place: str | Path) -> list[AnyPath]:
     """The files that a name, a list file or a glob stands for."""
-    path = Path(place)
-    if path.is_file():
+    path = stores.to_place(place) if stores.is_url(place) else Path(place)
+    if path.is_file() if isinstance(path, Path) else _asked(str(place)):
         return _in_list(path) if path.suffix.lower() in LIST_EXTENSIONS else [path]
-    matches = sorted(glob.glob(str(place), recursive=True))  # noqa: PTH207  # absolute patterns, and names as given
+    matches: list[AnyPath] = _matches(place) if isinstance(path, Path) else stores.matches(path)
     if not matches:
         raise MissingPlace(
             f"there is nothing at {place}: expected a video file, a folder, a glob or a .txt list file", str(place)
         )
-    return [Path(match) for match in matches if not Path(match).is_dir()]
+    return [match for match in matches if not isinstance(match, Path) or not match.is_dir()]
 
 
-def _in_list(list_file: Path) -> list[Path]:
-    """The files named in a text file, a path a line, relative to that file; empty lines and # comments are skipped."""
+def _matches(pattern: str | Path) -> list[AnyPath]:
+    """The files and folders of this machine that a glob stands for."""
+    # Absolute patterns, and names as given: what pathlib's own does not take, or changes.
+    return [Path(match) for match in sorted(glob.glob(str(pattern), recursive=True))]  # noqa: PTH207
+
+
+def _in_list(list_file: AnyPath) -> list[AnyPath]:
+    """The files named in a text file, a path or URL a line, relative to that file; empty lines and # are skipped."""
     try:
-        lines = [line.strip() for line in list_file.read_text(encoding="utf-8").splitlines()]
+        with stores.open_binary(list_file) as stream:
+            lines = [line.strip() for line in stream.read().decode("utf-8").splitlines()]
     except UnicodeDecodeError as error:
         raise InputError(f"the list file {list_file} is not UTF-8 text; expected a path a line") from error
-    paths = [list_file.parent / line for line in lines if line and not line.startswith("#")]
+    named = [line for line in lines if line and not line.startswith("#")]
+    paths = [stores.to_place(line) if stores.is_url(line) else list_file.parent / line for line in named]
     if not paths:
         raise InputError(f"the list file {list_file} names no files; expected a path a line")
     return paths
@@ -107,22 +141,50 @@ def _in_list(list_file: Path) -> list[Path]:
 def _in_folder(folder: str, named: Container[str], others: Container[str]) -> Iterator[SourceFile | Failed]:
     """Every file below a folder whose extension is that of a video, but what is looked at as another place."""
     is_empty = True
-    below = [os.fspath(to_path(folder))]
+    below = [str(to_path(folder))]
     while below:
         for entry in _entries(below.pop()):
             is_folder = not isinstance(entry, Failed) and entry.is_dir(follow_symlinks=False)
-            if isinstance(entry, Failed) or (is_folder and to_uri(entry.path) in others):
+            if isinstance(entry, Failed) or (is_folder and _as_text(entry.path) in others):
                 is_empty = False
                 yield from (entry,) if isinstance(entry, Failed) else ()
             elif is_folder:
                 below.append(entry.path)
             elif _is_video(entry):
                 is_empty = False
-                uri = to_uri(entry.path)
+                uri = _as_text(entry.path)
                 yield from () if uri in named else (_look_at(uri),)
     if is_empty:
-        looked_for = ", ".join(sorted(EXTENSIONS))
-        raise MissingPlace(f"no video files under {folder}; looked for {looked_for}", folder)
+        raise _no_videos(folder)
+
+
+def _no_videos(folder: str) -> MissingPlace:
+    """That a folder holds none: it may be a disk that is not mounted."""
+    looked_for = ", ".join(sorted(EXTENSIONS))
+    return MissingPlace(f"no video files under {folder}; looked for {looked_for}", folder)
+
+
+def _in_store(folder: str, named: Container[str], others: Container[str]) -> Iterator[SourceFile | Failed]:
+    """As `_in_folder`, of a folder in a store; one listing tells of all that is in it, and no file is asked for."""
+    is_empty = True
+    below = [folder]
+    while below:
+        place = below.pop()
+        try:
+            found = list(stores.entries(place))
+        except OSError as error:
+            is_empty = False
+            yield _problem(place, error)
+            continue
+        for entry in found:
+            if entry.is_folder and entry.url not in others:
+                below.append(entry.url)
+            elif entry.is_folder or os.path.splitext(entry.url)[1].lower() in EXTENSIONS:  # noqa: PTH122
+                is_empty = False
+                if not entry.is_folder and entry.url not in named:
+                    yield SourceFile(entry.url, entry.size_bytes, entry.mtime)
+    if is_empty:
+        raise _no_videos(folder)
 
 
 def _entries(folder: str) -> Iterator[os.DirEntry[str] | Failed]:
@@ -143,6 +205,8 @@ def _is_video(entry: os.DirEntry[str]) -> bool:
 def _look_at(uri: str) -> SourceFile | Failed:
     """Size and time of a regular file; a problem for anything else: a pipe would be waited for, for ever."""
     path = to_path(uri)
+    if not isinstance(path, Path):
+        return _look_at_object(uri)
     try:
         found = os.stat(path)  # noqa: PTH116  # half a second in a million of them
         if not stat.S_ISREG(found.st_mode):
@@ -150,6 +214,17 @@ def _look_at(uri: str) -> SourceFile | Failed:
     except OSError as error:
         return _problem(path, error)
     return SourceFile(uri, found.st_size, found.st_mtime)
+
+
+def _look_at_object(url: str) -> SourceFile | Failed:
+    """As `_look_at`, of an object in a store."""
+    try:
+        found = stores.look(url)
+        if found is None or found.is_folder:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), url)
+    except OSError as error:
+        return _problem(url, error)
+    return SourceFile(url, found.size_bytes, found.mtime)
 
 
 def now_at(uri: str) -> SourceFile | None:
@@ -165,21 +240,26 @@ def is_below(uri: str, folder: str) -> bool:
     return inner.startswith(outer.rstrip("/") + "/")
 
 
-def _problem(path: str | Path, error: OSError) -> Failed:
+def _problem(path: str | AnyPath, error: OSError) -> Failed:
     """A file or folder that could not be looked at, as a failure."""
     source = HashedFile(SourceFile(to_uri(path), 0, 0.0), "")
-    return Failed(source, UnreadableFile.kind, f"cannot be read: {error.strerror}", "scan", permanent=False)
+    return Failed(source, UnreadableFile.kind, f"cannot be read: {_said(error)}", "scan", permanent=False)
+
+
+def _said(error: OSError) -> str:
+    """What the system or a store said; stores often give no number."""
+    return error.strerror or first_line(error)
 
 
 def fingerprint(file: SourceFile) -> HashedFile:
     """Reads the whole file. Raises UnreadableFile when that fails."""
     digest = xxhash.xxh3_128()
     try:
-        with to_path(file.uri).open("rb") as stream:
+        with stores.open_binary(to_path(file.uri)) as stream:
             while block := stream.read(READ_BYTES):
                 digest.update(block)
     except OSError as error:
-        raise UnreadableFile(f"cannot be read: {error.strerror}") from error
+        raise UnreadableFile(f"cannot be read: {_said(error)}") from error
     return HashedFile(file, digest.hexdigest())
 
 

@@ -1,7 +1,8 @@
 """The vector index: exact inner product over all visible clips of a space. The only place that knows FAISS.
 
-An index belongs to one version of the `videos` table, is built beside the old one and published by a rename; it can
-be rebuilt from the archive at any time. Ids are the clips' own 64 bits, never positions.
+An index belongs to one version of the `videos` table, is built beside the old one and published by a rename, or in an
+object store, where nothing is renamed, by its manifest, which comes last; it can be rebuilt from the archive at any
+time. Ids are the clips' own 64 bits, never positions.
 """
 
 # N clips, E joint dimension, Q queries, M results
@@ -11,6 +12,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import tempfile
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +22,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from pipeline import stores
 from pipeline.archive import Archive
+from pipeline.stores import AnyPath, Remote
 from schemas.errors import ArchiveError, first_line
 
 INDEX_FILE = "index.faiss"
@@ -76,15 +80,37 @@ def _matrix(column: pa.ChunkedArray, width: int) -> NDArray[np.float32]:
     return np.ascontiguousarray(flat.reshape(-1, width), np.float32)
 
 
-def _publish(index: faiss.Index, folder: Path, version: int) -> None:
-    """Writes beside the old indexes, renames into place, and drops all but the newest."""
-    folder.mkdir(parents=True, exist_ok=True)
-    draft = folder / f".draft-{uuid.uuid4().hex}"
-    draft.mkdir()
+def _publish(index: faiss.Index, folder: AnyPath, version: int) -> None:
+    """Writes beside the old indexes, and drops all but the newest."""
     target = folder / str(version)
+    if isinstance(target, Path):
+        if not _rename_into_place(index, target, version):
+            return
+    else:
+        _upload(index, target, version)
+    _drop_others(target)
+
+
+def _upload(index: faiss.Index, target: Remote, version: int) -> None:
+    """Puts an index into a store; two processes that do so at once write the same."""
+    with tempfile.TemporaryDirectory(prefix="footage-") as name:
+        _write(index, Path(name), version)
+        for file in (INDEX_FILE, MANIFEST):
+            stores.upload(Path(name, file), target / file)
+
+
+def _write(index: faiss.Index, folder: Path, version: int) -> None:
+    """The two files of an index."""
+    faiss.write_index(index, str(folder / INDEX_FILE))
+    (folder / MANIFEST).write_text(json.dumps({"videos_version": version, "clips": index.ntotal, "type": "flat"}))
+
+
+def _rename_into_place(index: faiss.Index, target: Path, version: int) -> bool:
+    """Publishes an index on this machine; False when another process was faster."""
+    draft = target.parent / f".draft-{uuid.uuid4().hex}"
+    draft.mkdir(parents=True)
     try:
-        faiss.write_index(index, str(draft / INDEX_FILE))
-        (draft / MANIFEST).write_text(json.dumps({"videos_version": version, "clips": index.ntotal, "type": "flat"}))
+        _write(index, draft, version)
         os.replace(draft, target)  # noqa: PTH105  # atomic, and says so
     except (OSError, RuntimeError):  # FAISS raises the second where it cannot write
         # Another process published meanwhile: this version (same table, same index), or a newer one and swept this.
@@ -92,15 +118,26 @@ def _publish(index: faiss.Index, folder: Path, version: int) -> None:
         shutil.rmtree(draft, ignore_errors=True)
         if not is_overtaken:
             raise
-        return
-    _drop_others(target)
+        return False
+    return True
 
 
-def _drop_others(target: Path) -> None:
+def _drop_others(target: AnyPath) -> None:
     """Drops all indexes beside one; a reader that has opened one keeps it."""
-    for old in target.parent.iterdir():
-        if old != target:
-            shutil.rmtree(old, ignore_errors=True)
+    for name in stores.folders(target.parent):
+        if name != target.name:
+            stores.remove_tree(target.parent / name)
+
+
+def _published(folder: AnyPath) -> bool:
+    """Whether an index is there, whole as far as its publisher knew."""
+    return (folder / MANIFEST).is_file()
+
+
+def _read(folder: AnyPath) -> faiss.Index:
+    """An index from its folder. Raises OSError, or FAISS' RuntimeError for a file that is cut short."""
+    with stores.local_copy(folder / INDEX_FILE) as file:
+        return faiss.read_index(str(file))
 
 
 def check(archive: Archive, space: str, clip_ids: list[str] | None) -> str | None:
@@ -110,11 +147,11 @@ def check(archive: Archive, space: str, clip_ids: list[str] | None) -> str | Non
     """
     version = archive.version("videos")
     folder = archive.index_folder(space) / str(version)
-    if not folder.is_dir():
+    if not _published(folder) and not folder.is_dir():
         return None
     try:
         manifest = json.loads((folder / MANIFEST).read_text())
-        index = faiss.read_index(str(folder / INDEX_FILE))
+        index = _read(folder)
     except (OSError, ValueError, RuntimeError) as error:
         return f"the index of version {version} cannot be read: {first_line(error)}"
     if manifest.get("videos_version") != version:
@@ -133,17 +170,18 @@ def refresh(archive: Archive, space: str, width: int) -> None:
 
 def ensure(archive: Archive, space: str, width: int) -> None:
     """Builds the index of the videos committed now unless that has been done: a run may have changed nothing."""
-    if not (archive.index_folder(space) / str(archive.version("videos")) / INDEX_FILE).is_file():
+    if not _published(archive.index_folder(space) / str(archive.version("videos"))):
         build(archive, space, width)
 
 
 def open_current(archive: Archive, space: str, width: int) -> VectorIndex:
     """The index of the videos committed now, rebuilt if the published one is of another version or damaged."""
     version = archive.version("videos")
-    file = archive.index_folder(space) / str(version) / INDEX_FILE
-    if file.is_file():
+    folder = archive.index_folder(space) / str(version)
+    if _published(folder):
         try:
-            return VectorIndex(faiss.read_index(str(file)), version)
-        except RuntimeError:  # cut short by a full disk or a power cut; FAISS has no error of its own for that
-            shutil.rmtree(file.parent, ignore_errors=True)  # or swept by another process in this instant
+            return VectorIndex(_read(folder), version)
+        # Cut short by a full disk or a power cut, FAISS has no error of its own for that; or swept in this instant.
+        except (RuntimeError, FileNotFoundError):
+            stores.remove_tree(folder)
     return build(archive, space, width)

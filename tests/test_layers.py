@@ -22,6 +22,8 @@ HOMES = {
     "faiss": ("pipeline/vectors.py",),
     # What is added, what is done to the log itself, and the lease, which is made of Delta's own detection of conflicts.
     "deltalake": ("pipeline/archive.py", "pipeline/delta_log.py", "pipeline/lease.py"),
+    "upath": ("pipeline/stores.py",),
+    "fsspec": (),
     "jinja2": ("pipeline/pages.py",),
     # Training looks at pictures too; it is a developer's tool and no part of the pipeline.
     "PIL": ("pipeline/thumbnails.py", "xclip_core/pictures.py"),
