@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import asdict
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -72,7 +72,6 @@ def _print(answer: Answer) -> None:
 
 def _common_folder(uris: list[str]) -> str:
     """The folder that all hits lie below, with its slash: said once, it leaves the rows room for names."""
-    if not uris:
-        return ""
-    folder = os.path.commonpath([os.path.dirname(uri) for uri in uris])  # noqa: PTH120  # uris may be URLs
-    return folder.rstrip("/") + "/"
+    folders = [uri.split("/")[:-1] for uri in uris]  # commonpath would take a slash out of a URL
+    shared = takewhile(lambda names: len(set(names)) == 1, zip(*folders, strict=False))
+    return "".join(f"{names[0]}/" for names in shared)

@@ -182,7 +182,7 @@ def _in_store(folder: str, named: Container[str], others: Container[str]) -> Ite
             elif entry.is_folder or os.path.splitext(entry.url)[1].lower() in EXTENSIONS:  # noqa: PTH122
                 is_empty = False
                 if not entry.is_folder and entry.url not in named:
-                    yield SourceFile(entry.url, entry.size_bytes, entry.mtime)
+                    yield SourceFile(entry.url, entry.size_bytes, entry.mtime_s)
     if is_empty:
         raise _no_videos(folder)
 
@@ -224,7 +224,7 @@ def _look_at_object(url: str) -> SourceFile | Failed:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), url)
     except OSError as error:
         return _problem(url, error)
-    return SourceFile(url, found.size_bytes, found.mtime)
+    return SourceFile(url, found.size_bytes, found.mtime_s)
 
 
 def now_at(uri: str) -> SourceFile | None:

@@ -46,7 +46,7 @@ class Entry:
     url: str
     is_folder: bool
     size_bytes: int
-    mtime: float  # seconds since 1970; 0 where the store does not tell
+    mtime_s: float  # since 1970; 0 where the store does not tell
 
 
 def is_url(place: str | AnyPath) -> bool:
@@ -122,9 +122,9 @@ def _remote(url: str) -> UPath:
 def _entry(place: UPath, info: dict[str, Any]) -> Entry:
     """What fsspec tells of something in the same store as `place`."""
     time = next((info[name] for name in TIMES if info.get(name) is not None), 0.0)
-    mtime = time.timestamp() if hasattr(time, "timestamp") else float(time)
+    mtime_s = time.timestamp() if hasattr(time, "timestamp") else float(time)
     name = info["name"] if URL.match(info["name"]) else f"{place.protocol}://{info['name'].strip('/')}"
-    return Entry(name, info["type"] == "directory", int(info.get("size") or 0), mtime)
+    return Entry(name, info["type"] == "directory", int(info.get("size") or 0), mtime_s)
 
 
 def open_binary(place: AnyPath) -> IO[bytes]:
@@ -148,8 +148,10 @@ class _Reader:
             return bytes(self._stream.read(size))
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """As of a file."""
-        return int(self._stream.seek(offset, whence))
+        """As of a file; but before its start a number below 0, which FFmpeg takes for an error and an exception not."""
+        starts = {os.SEEK_SET: 0, os.SEEK_CUR: self.tell(), os.SEEK_END: self._stream.size}
+        place = starts[whence] + offset
+        return int(self._stream.seek(place)) if place >= 0 else -errno.EINVAL
 
     def tell(self) -> int:
         """As of a file."""

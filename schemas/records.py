@@ -25,7 +25,7 @@ Place = tuple[str, float | None]  # a uri and where a unit of it starts, or None
 
 @dataclass(frozen=True, slots=True)
 class SourceFile:
-    """A file that was found. `uri` is an absolute path, or a file:// URL when the path is not valid UTF-8."""
+    """A file that was found. `uri` is an absolute path, a URL, or a file:// URL for a path that is not valid UTF-8."""
 
     uri: str
     size_bytes: int

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import settings
 
+from tests import stores
 from tests.models import WORDED, random_state, save_safetensors
 from xclip_core import XClip, load
 
@@ -35,3 +37,21 @@ def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny_model(tiny_weights: Path) -> XClip:
     """The tiny random model, float32, on the CPU. Not to be changed."""
     return load(tiny_weights)
+
+
+@pytest.fixture(scope="session")
+def s3_url() -> Iterator[str]:
+    """The address of an S3 server on this machine, empty."""
+    with stores.serve() as url:
+        yield url
+
+
+@pytest.fixture
+def bucket(s3_url: str, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> str:
+    """An empty bucket of this test's own, and an environment that leads to it; its URL."""
+    for name, value in stores.environment(s3_url).items():
+        monkeypatch.setenv(name, value)
+    stores.s3().clear_instance_cache()  # a test before may have sent it elsewhere
+    name = f"test-{abs(hash(request.node.nodeid)):x}"
+    stores.s3().mkdir(name)
+    return f"s3://{name}"
