@@ -29,11 +29,10 @@ def verify(
     from pipeline import verify as verifying
     from pipeline.archive import Archive
 
-    report = verifying.verify(archive, deep=deep)
     if repair:
-        repairing.repair(Archive.open(archive), report.problems)
-        console.messages().print(f"{len(report.problems)} problems found; what is left after the repair:")
-        report = verifying.verify(archive, deep=deep)
+        found = repairing.repair(Archive.open(archive), deep=deep).found
+        console.messages().print(f"{len(found)} problems found; what is left after the repair:")
+    report = verifying.verify(archive, deep=deep)
     if as_json:
         console.print_json(report)
     else:

@@ -39,18 +39,14 @@ SHOWN = ("ok", "partial")
 Keys: TypeAlias = pa.Array  # `revision_key`s, texts
 # By this name Delta keeps the highest term of a lease that wrote a table; see pipeline/lease.py.
 WRITER = "footage-index"
-
-_TAKEN_OVER = (
-    "another run has taken over the archive, because this one gave no sign of life; nothing is lost: "
-    "run the same command again when that has ended"
-)
+FENCED = ("clips", "videos", "failures")
 
 
 class Archive:
     """An archive. Methods read the latest committed state unless they say otherwise.
 
-    `folder` is a path, or the URL of a place in an object store. `term` is that of the lease under which an index run
-    writes clips and videos; None for everybody else.
+    `folder` is a path, or the URL of a place in an object store. `term` is that of the lease under which this process
+    writes; None for who holds none.
     """
 
     def __init__(self, folder: str | AnyPath, term: int | None = None) -> None:
@@ -191,32 +187,46 @@ class Archive:
 
     def commit_videos(self, rows: Iterable[VideoRow]) -> None:
         """Makes revisions visible, failed or gone, in one transaction."""
-        found = [asdict(row) for row in rows]
-        if found:
-            table = self.table("videos")
-            with self._as_writer(table) as properties:
-                rows_table = pa.Table.from_pylist(found, schema=tables.VIDEOS)
-                write_deltalake(table, rows_table, mode="append", commit_properties=properties)
+        self._append("videos", map(asdict, rows))
 
     # --- the writer
 
     @contextmanager
-    def _as_writer(self, table: DeltaTable) -> Iterator[CommitProperties | None]:
-        """What a commit to `table` must carry, so that no run can write after another has taken over its lease."""
+    def as_writer(self, table: DeltaTable) -> Iterator[CommitProperties | None]:
+        """What a commit to `table` must carry, so that nobody can write after another has taken over the lease."""
         if self.term is None:
             yield None
             return
-        if (table.transaction_version(WRITER) or 0) > self.term:
-            raise LeaseLost(_TAKEN_OVER)
+        self._check_term(table)
         try:
             yield CommitProperties(app_transactions=[Transaction(WRITER, self.term)])
-        except CommitFailedError as error:  # Delta's own conflict: two terms in one instant
-            raise LeaseLost(_TAKEN_OVER) from error
+        except CommitFailedError:  # Delta's own conflict, of two terms in one instant perhaps
+            self._check_term(DeltaTable(table.table_uri))
+            raise
+
+    def _check_term(self, table: DeltaTable) -> None:
+        """Raises LeaseLost when a higher term has written a table."""
+        if (table.transaction_version(WRITER) or 0) > (self.term or 0):
+            raise LeaseLost(
+                "another run has taken over the archive, because this one gave no sign of life; nothing is lost: "
+                "run the same command again when that has ended"
+            )
+
+    def _append(self, name: str, rows: Iterable[dict[str, Any]]) -> None:
+        """Adds rows to a table in one transaction; none makes no transaction."""
+        found = pa.Table.from_pylist(list(rows), schema=tables.TABLES[name])
+        if found.num_rows:
+            table = self.table(name)
+            with self.as_writer(table) as properties:
+                write_deltalake(table, found, mode="append", commit_properties=properties)
 
     def fence(self) -> None:
-        """Makes this run's term the lowest that may write clips: whoever held the lease before is shut out."""
-        if self.term is not None:
-            self._commit_clips([])
+        """Makes this term the lowest that may write: whoever held the lease before is shut out of every table."""
+        for name in filter(self._has, FENCED):  # version 1 had less
+            try:
+                self._transact(name, [])
+            except CommitFailedError:  # who held the lease before committed in this very instant: once more, behind it
+                self._transact(name, [])
 
     # --- clips
 
@@ -236,13 +246,13 @@ class Archive:
             for part in parts
         ]
         if actions:
-            self._commit_clips(actions)
+            self._transact("clips", actions)
 
-    def _commit_clips(self, actions: list[AddAction | RemoveAction]) -> None:
-        table = self.table("clips")
-        with self._as_writer(table) as properties:
+    def _transact(self, name: str, actions: list[AddAction | RemoveAction]) -> None:
+        table = self.table(name)
+        with self.as_writer(table) as properties:
             table.create_write_transaction(
-                actions, "append", tables.CLIPS, tables.PARTITIONS["clips"], commit_properties=properties
+                actions, "append", tables.TABLES[name], tables.PARTITIONS.get(name), commit_properties=properties
             )
 
     def visible_clips(self, space: str, columns: list[str]) -> pa.Table:
@@ -310,13 +320,7 @@ class Archive:
 
     def commit_letters(self, letters: Iterable[Letter]) -> None:
         """Adds letters in one transaction; each replaces the one before it at its place."""
-        found = [asdict(letter) for letter in letters]
-        if found:
-            self._append("failures", pa.Table.from_pylist(found, schema=tables.FAILURES))
-
-    def _append(self, name: str, rows: pa.Table) -> None:
-        """Adds rows to a table in one transaction."""
-        write_deltalake(self._path(name), rows, mode="append", storage_options=self._options)
+        self._append("failures", map(asdict, letters))
 
     # --- tags and runs
 
@@ -336,7 +340,7 @@ class Archive:
 
     def log_run(self, row: Mapping[str, Any]) -> None:
         """Adds one row to the runs table."""
-        self._append("runs", pa.Table.from_pylist([dict(row)], schema=tables.RUNS))
+        self._append("runs", [dict(row)])
 
     def runs(self, *, undone: bool = False) -> list[dict[str, Any]]:
         """Rows of the runs table, oldest first, JSON columns parsed; those of runs rolled back only if `undone`."""

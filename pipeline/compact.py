@@ -11,7 +11,6 @@ import time
 import uuid
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -106,17 +105,22 @@ def compact(
     began = time.perf_counter()
     archive = Archive.open(folder)
     # What a run has written and not committed yet is deleted by a retention of nothing: only then must it be alone.
-    at_once = settings.retention_days == 0 and not settings.dry_run
-    with lease.held(archive.folder, "compact") if at_once else nullcontext():
-        return _tidied(archive, settings, watch, began)
+    if settings.retention_days > 0 or settings.dry_run:
+        return _tidied(archive, settings, watch or (lambda _: None), began)
+    with lease.held(archive.folder, "compact") as held:
+
+        def step(name: str) -> None:
+            held.check()
+            if watch is not None:
+                watch(name)
+
+        return _tidied(Archive(folder, held.term), settings, step, began)
 
 
-def _tidied(
-    archive: Archive, settings: CompactSettings, watch: Callable[[str], None] | None, began: float
-) -> CompactReport:
+def _tidied(archive: Archive, settings: CompactSettings, watch: Callable[[str], None], began: float) -> CompactReport:
     """`compact`, alone or beside a run."""
     _check_spaces(archive, settings.drop_spaces)
-    job = _Job(archive, settings, time.time(), watch or (lambda _: None))
+    job = _Job(archive, settings, time.time(), watch)
     # Before anything is read: what is committed from here on is in none of these files, and not judged.
     files = {name: delta_log.files(archive, name) for name in ORDER}
     masks, resumable_clips = _masks(job, files)

@@ -159,8 +159,8 @@ def retry(folder: str | Path, kind: str | None = None) -> list[Letter]:
     Raises InputError when there is no such kind among the failures, ArchiveBusy while a run is at work.
     """
     archive = Archive.open(folder)
-    with lease.held(archive.folder, "retry"):  # a run at work would overwrite what is asked for here
-        return _retried(archive, kind)
+    with lease.held(archive.folder, "retry") as held:  # a run at work would overwrite what is asked for here
+        return _retried(Archive(folder, held.term), kind)
 
 
 def _retried(archive: Archive, kind: str | None) -> list[Letter]:
@@ -172,7 +172,8 @@ def _retried(archive: Archive, kind: str | None) -> list[Letter]:
         raise InputError(f"there is no failure of the kind {kind!r}; there are: {kinds}")
     now = datetime.now(UTC)
     again = [replace(letter, state="retry", attempts=0, last_seen=now) for letter in asked]
-    Archive.create(archive.folder).commit_letters(again)
+    Archive.create(archive.folder)  # one of schema version 1 has no table of failures
+    archive.commit_letters(again)
     archive.commit_videos(_untried(archive, again, now))
     return again
 

@@ -91,7 +91,10 @@ def replace(archive: Archive, name: str, old: Iterable[TableFile], new: Iterable
     if not present.issuperset(file.path for file in old):
         raise overtaken
     try:
-        table.create_write_transaction(actions, "append", tables.TABLES[name], tables.PARTITIONS.get(name))
+        with archive.as_writer(table) as properties:
+            table.create_write_transaction(
+                actions, "append", tables.TABLES[name], tables.PARTITIONS.get(name), commit_properties=properties
+            )
     except CommitFailedError as error:
         raise overtaken from error
 
@@ -122,4 +125,6 @@ def checkpoint(archive: Archive, name: str) -> None:
 def restore(archive: Archive, name: str, version: int) -> None:
     """Makes a table what it was at a version, in one transaction that is itself a new version."""
     if archive.version(name) != version:
-        archive.table(name).restore(version)
+        table = archive.table(name)
+        with archive.as_writer(table) as properties:
+            table.restore(version, commit_properties=properties)

@@ -8,8 +8,9 @@ need O_EXCL, which object stores have not, and would outlive a kill; this value 
 A holder that is alive renews the value every `HEARTBEAT_S`. Who finds it older than `EXPIRY_S`, or finds on its own
 machine that the process is gone, takes over at once. Clocks of machines that share an archive must agree to well
 within `EXPIRY_S`; if they do not, a run may be robbed of its lease, and nothing worse: each lease has a number, its
-term, higher than all before; every commit of clips carries it, and Delta refuses one with a lower term than the last
-(`Archive.fence`). A process that slept through its expiry can therefore wake up and do no harm.
+term, higher than all before; every commit carries it, and Delta refuses one with a lower term than the last. Who takes
+over a lease that was not given back puts its term into the tables before anything else (`Archive.fence`). A process
+that slept through its expiry can therefore wake up, in the midst of a commit even, and do no harm.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
 
 from pipeline import stores
+from pipeline.archive import Archive
 from pipeline.stores import AnyPath
 from schemas.errors import ArchiveBusy, LeaseLost
 
@@ -70,7 +72,8 @@ class Holder:
 class Lease:
     """A lease that this process holds."""
 
-    def __init__(self, table: DeltaTable, holder: Holder) -> None:
+    def __init__(self, table: DeltaTable, holder: Holder, *, took_over: bool) -> None:
+        self.took_over = took_over  # from one that did not give it back, and may not know yet
         self._table = table
         self._holder = holder
         self._lock = threading.Lock()  # of the two above: the heart beats in a thread of its own
@@ -132,6 +135,9 @@ def held(
     Raises ArchiveBusy, which says who holds it.
     """
     lease = acquire(folder, run_id, wait_s=wait_s, watch=watch or (lambda _: None))
+    archive = Archive(folder, lease.term)
+    if lease.took_over and archive.exists():
+        archive.fence()  # should this fail, the lease is not given back: whoever comes next must do it
     threading.Thread(target=lease._beat, name="lease", daemon=True).start()  # noqa: SLF001  # its own heart
     try:
         yield lease
@@ -148,7 +154,7 @@ def acquire(folder: str | AnyPath, run_id: str, *, wait_s: float, watch: Callabl
         if found is None or not found.is_alive(now_s):
             holder = _holder(run_id, found.term if found else 0, now_s)
             if _is_first(table, holder):
-                return Lease(table, holder)
+                return Lease(table, holder, took_over=found is not None and found.run_id is not None)
             continue  # who was faster is alive
         waited_s = time.monotonic() - began
         if waited_s >= wait_s:

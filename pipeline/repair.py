@@ -7,12 +7,12 @@ indexes are built anew. What is sound stays visible throughout. Files stay on th
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from pipeline import delta_log, lease, stores, vectors
 from pipeline.archive import Archive
-from pipeline.verify import Problem
+from pipeline.verify import Problem, verify
 from schemas import tables
 from schemas.records import VideoRow
 
@@ -21,17 +21,27 @@ VIDEO_KINDS = ("clip_count", "doubled", "vector", "thumbnail")
 ERROR_KIND = "lost_in_archive"
 
 
-def repair(archive: Archive, problems: Iterable[Problem]) -> tuple[Problem, ...]:
-    """Takes out what is broken; returns the problems that it could do nothing about.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Repair:
+    """What was found to be wrong, and what of it could not be mended here."""
 
-    Raises ArchiveBusy while a run is at work.
+    found: tuple[Problem, ...]
+    left: tuple[Problem, ...]
+
+
+def repair(archive: Archive, *, deep: bool = False) -> Repair:
+    """Looks as `verify` does, and takes out what is broken.
+
+    Raises ArchiveBusy while a run is at work: what was wrong a moment ago may be right now, so nobody writes between
+    the look and the mending.
     """
-    with lease.held(archive.folder, "repair"):
-        return _mended(archive, tuple(problems))
+    with lease.held(archive.folder, "repair") as held:
+        found = verify(archive.folder, deep=deep).problems
+        return Repair(found=found, left=_mended(Archive(archive.folder, held.term), found))
 
 
 def _mended(archive: Archive, problems: tuple[Problem, ...]) -> tuple[Problem, ...]:
-    """`repair` in an archive that nobody else writes."""
+    """Mends what can be mended, in an archive that nobody else writes; returns the rest."""
     broken = {problem.subject for problem in problems if problem.kind in FILE_KINDS}
     for name in tables.TABLES:
         _drop_files(archive, name, broken)

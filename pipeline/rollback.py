@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterable
-from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -52,8 +51,10 @@ def rollback(folder: str | Path, run_id: str, *, dry_run: bool = False) -> Rollb
     """
     began = time.perf_counter()
     archive = Archive.open(folder)
-    with nullcontext() if dry_run else lease.held(archive.folder, f"rollback of {run_id}"):
-        return _roll_back(archive, run_id, dry_run=dry_run, began=began)
+    if dry_run:
+        return _roll_back(archive, run_id, dry_run=True, began=began)
+    with lease.held(archive.folder, f"rollback of {run_id}") as held:
+        return _roll_back(Archive(folder, held.term), run_id, dry_run=False, began=began)
 
 
 def _roll_back(archive: Archive, run_id: str, *, dry_run: bool, began: float) -> RollbackReport:

@@ -261,8 +261,6 @@ def died(record: Any, stage: str, deadline_s: float) -> Failed:
 
 def _plans(job: Job, videos: list[InspectedVideo]) -> tuple[VideoPlan, ...]:
     """Units of all new and changed videos, minus what an interrupted run has committed."""
-    if videos and job.archive.exists():
-        job.archive.fence()  # before looking at what is committed: nobody may add to it after that look
     pending, revisions = job.archive.pending_units(job.space.id) if videos and job.archive.exists() else ({}, {})
     plans = []
     for video in videos:

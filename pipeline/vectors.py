@@ -140,12 +140,11 @@ def _read(folder: AnyPath) -> faiss.Index:
         return faiss.read_index(str(file))
 
 
-def check(archive: Archive, space: str, clip_ids: list[str] | None) -> str | None:
-    """What is wrong with the index of the videos committed now; None if nothing is, or if there is none to be wrong.
+def check(archive: Archive, space: str, version: int, clip_ids: list[str] | None) -> str | None:
+    """What is wrong with the index of a version of the videos; None if nothing is, or if there is none to be wrong.
 
     `clip_ids` are the clips that it should hold, or None where that is not known.
     """
-    version = archive.version("videos")
     folder = archive.index_folder(space) / str(version)
     if not _published(folder) and not folder.is_dir():
         return None
@@ -153,6 +152,8 @@ def check(archive: Archive, space: str, clip_ids: list[str] | None) -> str | Non
         manifest = json.loads((folder / MANIFEST).read_text())
         index = _read(folder)
     except (OSError, ValueError, RuntimeError) as error:
+        if not folder.is_dir():  # a run has published a newer one in this instant
+            return None
         return f"the index of version {version} cannot be read: {first_line(error)}"
     if manifest.get("videos_version") != version:
         return f"the index of version {version} says that it is of version {manifest.get('videos_version')}"

@@ -86,6 +86,7 @@ class _Look:
     deep: bool
     problems: list[Problem] = field(default_factory=list)
     file_count: int = 0
+    videos_version: int | None = None  # of the rows that were read, unless a run commits meanwhile
 
     @property
     def repair(self) -> str:
@@ -102,6 +103,7 @@ def verify(folder: str | Path, *, deep: bool = False) -> VerifyReport:
     """Looks at tables, files, rows, vectors and indexes; with `deep` also at pictures and video files."""
     began = time.perf_counter()
     look = _Look(Archive.open(folder), deep)
+    look.videos_version = _videos_version(look)
     # Videos before clips: what a run commits in between is unfinished to us, and never a clip that is missing.
     videos = _rows(look, "videos")
     clips = _clips(look)
@@ -121,6 +123,14 @@ def verify(folder: str | Path, *, deep: bool = False) -> VerifyReport:
         problems=tuple(look.problems),
         wall_s=time.perf_counter() - began,
     )
+
+
+def _videos_version(look: _Look) -> int | None:
+    """The last version of the videos table; None where its log cannot be read, which is told elsewhere."""
+    try:
+        return look.archive.version("videos")
+    except ArchiveError:
+        return None
 
 
 # --- files
@@ -228,7 +238,9 @@ def _check_space(look: _Look, space: str, rows: pa.Table, clips: _Clips) -> int:
     is_complete = len(look.problems) == found_before
     _check_unfinished(look, space, rows, clips)
     ids = [clip_id for clip_id, owner in zip(clips.ids, clips.owners, strict=True) if owner in shown]
-    if (wrong := vectors.check(look.archive, space, ids if is_complete else None)) is not None:
+    version = look.archive.version("videos")
+    is_known = is_complete and version == look.videos_version  # else a run has committed since, and these are not all
+    if (wrong := vectors.check(look.archive, space, version, ids if is_known else None)) is not None:
         remedy = f"footage verify {look.archive.folder} --repair"
         look.problems.append(Problem(kind="index", subject=space, what=wrong, remedy=remedy, space=space))
     if look.deep:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from multiprocessing.context import ForkServerContext
 from multiprocessing.process import BaseProcess
@@ -16,13 +17,17 @@ import numpy as np
 import torch
 from deltalake import DeltaTable
 
-from pipeline import flows, indexing
+from pipeline import flows, indexing, lease
 from pipeline.archive import SHOWN, Archive
-from pipeline.settings import EngineName, IndexSettings
+from pipeline.settings import EngineName, IndexSettings, Policy
+from schemas.errors import FootageError
 from tests.chaos.piles import WINDOW_S
 
 Shown = dict[tuple[str, int], int]  # clips by video and revision
 LOG_FILES = (".json", ".parquet", "_last_checkpoint", ".crc")
+PATIENCE_S = {"local": 120, "ray": 300}  # longer than any run takes on a busy machine of two cores
+# Ray's workers give way to everybody: to the reader here too, which never rests, so that next to nothing would be done.
+os.environ.setdefault("RAY_worker_niceness", "0")
 
 
 @dataclass(frozen=True)
@@ -34,6 +39,9 @@ class Run:
     weights: Path
     engine: EngineName = "local"
     commit_every_s: float = 0.02  # so often that a kill can meet every step of a commit
+    wait_s: float = 0.0  # for another run
+    expiry_s: float = lease.EXPIRY_S  # of the lease, and with it the pace of its heart
+    last_words: Path | None = None  # where to write the error that ends it
 
     @property
     def settings(self) -> IndexSettings:
@@ -43,7 +51,13 @@ class Run:
         """The run, in this process."""
         torch.set_num_threads(1)
         indexing.COMMIT_EVERY_S = self.commit_every_s
-        flows.index(self.pile, self.archive, self.settings)
+        lease.EXPIRY_S, lease.HEARTBEAT_S = self.expiry_s, self.expiry_s / 6
+        try:
+            flows.index(self.pile, self.archive, self.settings, policy=Policy(wait_s=self.wait_s))
+        except FootageError as error:
+            if self.last_words is not None:
+                self.last_words.write_text(f"{type(error).__name__}: {error}")
+            raise
 
 
 def starter() -> ForkServerContext:
@@ -65,8 +79,8 @@ def complete(run: Run, reader: Reader | None = None) -> float:
     began = time.monotonic()
     process = start(run)
     if reader is not None:
-        reader.watch(process, began + 120)
-    process.join(120)
+        reader.watch(process, began + PATIENCE_S[run.engine])
+    process.join(PATIENCE_S[run.engine])
     assert process.exitcode == 0
     return time.monotonic() - began
 
@@ -123,6 +137,14 @@ class Reader:
 def parts(archive: Path) -> list[Path]:
     """The Parquet files of clips, committed or not."""
     return list(archive.glob("clips/*/*.parquet"))
+
+
+def wait_for_parts(run: Run, count: int, is_alive: Callable[[], bool]) -> None:
+    """Waits until the run has written so many more parts."""
+    there = len(parts(run.archive))
+    while len(parts(run.archive)) < there + count:
+        assert is_alive(), "it ended by itself"
+        time.sleep(0.005)
 
 
 def leftovers(archive: Path) -> list[str]:

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,15 +18,14 @@ from tests.chaos.test_signals import command
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 3 MB; skips where none can be mounted."""
-    place = tmp_path / "small"
-    place.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(place)], capture_output=True)
-    if mounted.returncode:
-        pytest.skip("mounting needs root")
-    yield place
-    subprocess.run(["umount", "-l", str(place)], check=True)
+def small_disk() -> Iterator[Path]:
+    """A file system of 3 MB; skips where none can be mounted. Its path is short: Ray's sockets may lie in it."""
+    with tempfile.TemporaryDirectory(prefix="small-") as place:
+        mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", place], capture_output=True)
+        if mounted.returncode:
+            pytest.skip("mounting needs root")
+        yield Path(place)
+        subprocess.run(["umount", "-l", place], check=True)
 
 
 def fill(disk: Path, leave_bytes: int) -> Path:

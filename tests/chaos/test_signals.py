@@ -27,18 +27,10 @@ def command(run: Run) -> list[str]:
     return [sys.executable, "-m", "jobs", "index", str(run.pile), str(run.archive), *given]
 
 
-def wait_for_parts(run: Run, count: int, process: subprocess.Popen[str]) -> None:
-    """Waits until the run has written so many more parts; none is committed for another two seconds."""
-    there = len(runs.parts(run.archive))
-    while len(runs.parts(run.archive)) < there + count:
-        assert process.poll() is None, "it ended by itself"
-        time.sleep(0.005)
-
-
 def stop(run: Run, signum: signal.Signals) -> tuple[int, str, list[int]]:
     """Starts the run, signals its group like a terminal; its exit code, stderr, and processes that outlive it."""
     with subprocess.Popen(command(run), stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
-        wait_for_parts(run, 2, process)
+        runs.wait_for_parts(run, 2, lambda: process.poll() is None)  # none is committed for another two seconds
         family = runs.descendants(process.pid)
         os.killpg(process.pid, signum)
         _, err = process.communicate(timeout=60)

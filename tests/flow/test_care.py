@@ -35,7 +35,7 @@ def test_damaged_clips_and_lost_rows_are_mended_by_repair_and_index(
     flip_a_bit(archive.folder / "clips" / delta_log.files(archive, "clips")[0].path)
     problems = verify(archive.folder).problems
     assert {problem.kind for problem in problems} == {"file_damaged", "clip_count"}
-    assert repair(archive, problems) == ()
+    assert repair(archive).left == ()
     assert index(own_pile, archive.folder, settings_for()).indexed > 0
     assert verify(archive.folder, deep=True).problems == ()
     assert seen(archive, space) == before

@@ -21,9 +21,7 @@ from deltalake import DeltaTable
 from pipeline import lease
 from pipeline.archive import Archive
 from pipeline.lease import EXPIRY_S, Holder, Lease, holder_of
-from pipeline.parts import write_part
 from schemas.errors import ArchiveBusy, LeaseLost
-from tests.pipeline.factories import add_video, embedded, unit_of, video_row
 
 
 def take(folder: Path, run_id: str = "mine", wait_s: float = 0.0) -> Lease:
@@ -128,35 +126,6 @@ def test_a_holder_that_slept_finds_out_and_leaves_the_new_one_alone(tmp_path: Pa
     first.release()
     assert holder_of(tmp_path).run_id == "second"
     second.check()
-
-
-# --- the fence
-
-
-def test_a_run_of_an_older_term_can_commit_neither_clips_nor_videos(tmp_path: Path) -> None:
-    add_video(Archive.create(tmp_path))
-    old, new = Archive(tmp_path, term=1), Archive(tmp_path, term=2)
-    old.fence()
-    parts = write_part([embedded(unit_of(video_row("/videos/b.mp4")))], tmp_path)
-    new.fence()
-    with pytest.raises(LeaseLost):
-        old.commit_parts(parts)
-    with pytest.raises(LeaseLost):
-        old.fence()
-    new.commit_videos([video_row("/videos/c.mp4")])
-    with pytest.raises(LeaseLost):
-        old.commit_videos([video_row("/videos/d.mp4")])
-    new.commit_parts(parts)
-
-
-def test_a_fence_in_the_very_instant_of_a_commit_shuts_it_out(tmp_path: Path) -> None:
-    """The older run has looked already; Delta itself sees the conflict."""
-    Archive.create(tmp_path)
-    old = Archive(tmp_path, term=1)
-    table = old.table("clips")
-    Archive(tmp_path, term=2).fence()
-    with pytest.raises(LeaseLost), old._as_writer(table) as properties:
-        table.create_write_transaction([], "append", table.schema(), ["space"], commit_properties=properties)
 
 
 # --- races of processes

@@ -204,7 +204,7 @@ def test_damage_is_named_and_the_repair_leaves_nothing_wrong(damage: Callable, a
     assert kinds(report) == {**DAMAGE, **DEEP}[damage]
     assert all(f"footage verify {archive.folder} --repair" in problem.remedy for problem in report.problems)
 
-    assert repair(archive, report.problems) == ()
+    assert repair(archive, deep=damage in DEEP).left == ()
     assert verify(archive.folder, deep=True).problems == ()
     is_hurt = "index" not in kinds(report)
     rest = [row for row in sound.to_pylist() if not (is_hurt and row["video_id"] == hurt)]
@@ -221,7 +221,7 @@ def test_what_only_an_index_run_can_mend_says_so(damage: Callable, archive: Arch
     assert kinds(report) == BEYOND_REPAIR[damage]
     (problem,) = report.problems
     assert problem.remedy.startswith(f"footage reindex {archive.folder}")
-    assert repair(archive, report.problems) == report.problems
+    assert repair(archive, deep=True).left == report.problems
 
 
 @pytest.mark.parametrize("damage", [spoil_a_thumbnail, lose_a_source, change_a_source])
@@ -239,7 +239,7 @@ def test_a_cut_file_of_a_small_table_is_named(name: str, left: float, archive: A
     path.write_bytes(path.read_bytes()[: int(left * path.stat().st_size)])
     report = verify(archive.folder)
     assert "file_size" in kinds(report)
-    left_over = repair(archive, report.problems)
+    left_over = repair(archive).left
     assert {problem.kind for problem in left_over} <= {"unfinished"}
     assert {problem.kind for problem in verify(archive.folder).problems} <= {"unfinished"}
 
@@ -255,7 +255,7 @@ def test_a_lost_file_of_a_small_table_is_named(name: str, archive: Archive) -> N
         ("file_missing", f"{name}/{first.path}")
     ]
     assert ("footage tag again" in report.problems[0].remedy) == (name == "tags")
-    repair(archive, report.problems)
+    repair(archive)
     assert verify(archive.folder).problems == ()
 
 
@@ -270,7 +270,7 @@ def test_a_lost_file_of_video_rows_leaves_clips_for_the_next_run(archive: Archiv
     path.unlink()
     report = verify(archive.folder)
     assert kinds(report) == ["file_missing", "index", "unfinished"]
-    (left,) = repair(archive, report.problems)
+    (left,) = repair(archive).left
     assert left.kind == "unfinished"
     outcomes, revisions = archive.pending_units(SPACE)
     assert revisions == {row.video_id: row.revision}
