@@ -15,13 +15,12 @@ import shutil
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeAlias
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
@@ -30,12 +29,14 @@ from deltalake.transaction import AddAction, RemoveAction
 from pyarrow import fs
 
 from pipeline import parts, stores
+from pipeline.heaps import last_of
 from pipeline.stores import AnyPath
 from schemas import tables
 from schemas.errors import ArchiveError, LeaseLost, first_line
 from schemas.records import Letter, Part, Place, UnitOutcome, VideoRow
 
 SHOWN = ("ok", "partial")
+CURRENT = ["video_id", "revision", "indexed_at", "uri"]  # what tells which row is current
 Keys: TypeAlias = pa.Array  # `revision_key`s, texts
 # By this name Delta keeps the highest term of a lease that wrote a table; see pipeline/lease.py.
 WRITER = "footage-index"
@@ -137,15 +138,15 @@ class Archive:
 
     # --- videos
 
-    def current_videos(self, space: str) -> pa.Table:
-        """The current row of every video ever seen in a space, in uri order; columns as in `tables.VIDEOS`."""
-        return current_rows(self._read("videos", space=space))
+    def current_videos(self, space: str, columns: list[str] | None = None) -> pa.Table:
+        """The current row of every video ever seen in a space, in uri order; columns as in `tables.VIDEOS`, or some."""
+        needed = [*CURRENT, *(name for name in columns if name not in CURRENT)] if columns is not None else None
+        return current_rows(self._read("videos", needed, space=space))
 
     def video_batches(self, space: str, columns: list[str]) -> Iterator[pa.RecordBatch]:
         """All rows of a space, current or not, a batch at a time: for archives that are too large to hold."""
-        # Arrow reads far ahead unless told otherwise: to the end, of a table such as this.
         yield from self._dataset("videos").to_batches(
-            columns=columns, filter=pc.field("space") == space, batch_readahead=1, fragment_readahead=1
+            columns=columns, filter=pc.field("space") == space, **parts.STREAM
         )
 
     def rows_of(self, space: str, video_ids: list[str]) -> dict[str, VideoRow]:
@@ -153,12 +154,12 @@ class Archive:
         if not video_ids:
             return {}
         wanted = pc.is_in(pc.field("video_id"), pa.array(video_ids, pa.string())) & (pc.field("space") == space)
-        rows = current_rows(self._dataset("videos").to_table(filter=wanted)).to_pylist()
+        rows = current_rows(self._dataset("videos").scanner(filter=wanted, **parts.STREAM).to_table()).to_pylist()
         return {row["video_id"]: VideoRow(**row) for row in rows}
 
     def shown_revisions(self, space: str) -> Keys:
         """The `revision_key` of every revision whose clips can be seen."""
-        return shown_keys(self.current_videos(space))
+        return shown_keys(self.current_videos(space, ["status"]))
 
     def last_revisions(self, space: str) -> dict[str, int]:
         """The highest revision that a row names, by video_id."""
@@ -175,14 +176,15 @@ class Archive:
         """How wide the vectors of each space are, as the runs that made them wrote down."""
         return {run["space"]: run["settings"]["space"]["model"]["embed_dim"] for run in self.runs()}
 
-    def known_videos(self, space: str) -> dict[str, VideoRow]:
-        """The current rows by uri. A row that is gone gives way to that of a video which took its place."""
-        rows = self.current_videos(space).to_pylist()
+    def known_videos(self, space: str, statuses: Sequence[str] | None = None) -> dict[str, VideoRow]:
+        """The current rows by uri, or those of some statuses. One that is gone gives way to who took its place."""
+        found = self.current_videos(space)
+        rows = (found if statuses is None else found.filter(pc.is_in(found["status"], pa.array(statuses)))).to_pylist()
         return {row["uri"]: VideoRow(**row) for row in sorted(rows, key=lambda row: row["status"] != "gone")}
 
     def uris(self, space: str) -> dict[str, str]:
         """Where each current video of a space is, by video_id."""
-        rows = self.current_videos(space)
+        rows = self.current_videos(space, [])
         return dict(zip(rows["video_id"].to_pylist(), rows["uri"].to_pylist(), strict=True))
 
     def commit_videos(self, rows: Iterable[VideoRow]) -> None:
@@ -270,14 +272,8 @@ class Archive:
         """
         shown = self.shown_revisions(space) if shown is None else shown
         needed = list(dict.fromkeys([*columns, "video_id", "revision"]))
-        scan = self._dataset("clips").scanner(
-            needed,
-            filter=pc.field("space") == space,
-            batch_size=parts.ROWS_PER_BATCH,
-            batch_readahead=1,
-            fragment_readahead=1,
-        )
-        for batch in scan.to_batches():
+        stream = parts.STREAM | {"batch_size": parts.ROWS_PER_BATCH}
+        for batch in self._dataset("clips").to_batches(columns=needed, filter=pc.field("space") == space, **stream):
             yield batch.filter(pc.is_in(revision_key(batch), value_set=shown)).select(columns)
 
     def clips_by_id(self, space: str, clip_ids: list[str], columns: list[str]) -> dict[str, dict[str, Any]]:
@@ -406,10 +402,7 @@ def _is_begun(folder: AnyPath) -> bool:
 
 def current_rows(rows: pa.Table) -> pa.Table:
     """Of rows of the videos table the current one of each video, in uri order."""
-    rows = rows.sort_by([("video_id", "ascending"), ("revision", "descending"), ("indexed_at", "descending")])
-    ids = rows["video_id"].to_numpy(zero_copy_only=False)
-    first = np.concatenate([[True], ids[1:] != ids[:-1]]) if len(ids) else np.zeros(0, bool)
-    return rows.filter(pa.array(first)).sort_by("uri")
+    return last_of(rows, "video_id", ("revision", "indexed_at")).sort_by("uri")
 
 
 def shown_keys(videos: pa.Table) -> Keys:

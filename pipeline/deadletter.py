@@ -18,10 +18,19 @@ from pipeline.archive import Archive
 from pipeline.plan import VideoPlan
 from pipeline.survey import Job
 from schemas.errors import InputError
-from schemas.records import Failed, HashedFile, Letter, Place, Unit, VideoRow
+from schemas.records import Failed, HashedFile, Letter, LettersByUri, Place, Unit, VideoRow
 
 OPEN = ("open", "retry")
+BROKEN = ("failed", "partial")  # videos that have a letter
 GAPS_NAMED = 8
+
+
+def by_uri(letters: Iterable[Letter]) -> LettersByUri:
+    """Letters where a run that comes to a file finds all of that file, and no others."""
+    found: dict[str, dict[float | None, Letter]] = {}
+    for letter in letters:
+        found.setdefault(letter.uri, {})[letter.start_s] = letter
+    return found
 
 
 def of_video(job: Job, item: VideoPlan, row: VideoRow, failures: Sequence[Failed]) -> list[Letter]:
@@ -50,7 +59,7 @@ def of_gone(job: Job, video: VideoRow) -> list[Letter]:
 def _letter(job: Job, uri: str, source: HashedFile, failed: Failed, unit: Unit | None) -> Letter:
     """A failure as a row; it goes on from the letter before it, if that is about the same content."""
     now = datetime.now(UTC)
-    before = job.letters.get((uri, unit.windows[0].start_s if unit else None))
+    before = job.letters.get(uri, {}).get(unit.windows[0].start_s if unit else None)
     again = before is not None and before.state in OPEN and plan.is_same_try(source, before)
     return Letter(
         space=job.space.id,
@@ -76,8 +85,8 @@ def _letter(job: Job, uri: str, source: HashedFile, failed: Failed, unit: Unit |
 
 def _settled(job: Job, uri: str, but: set[Place]) -> Iterator[Letter]:
     """The end of a uri's open letters, but for those at some places."""
-    for place, letter in job.letters.items():
-        if letter.uri == uri and letter.state in OPEN and place not in but:
+    for letter in job.letters.get(uri, {}).values():
+        if letter.state in OPEN and letter.place not in but:
             yield replace(letter, state="settled", last_seen=datetime.now(UTC), run_id=job.run_id)
 
 
@@ -124,9 +133,7 @@ def _open_letters(archive: Archive, space: str) -> Iterator[Letter]:
     letters = archive.letters(space)
     yield from (letter for letter in letters.values() if letter.state in OPEN)
     told = {letter.uri for letter in letters.values()}
-    for row in archive.known_videos(space).values():
-        if row.status in ("failed", "partial") and row.uri not in told:
-            yield _from_row(row)
+    yield from (_from_row(row) for row in archive.known_videos(space, BROKEN).values() if row.uri not in told)
 
 
 def _from_row(row: VideoRow) -> Letter:
@@ -186,6 +193,6 @@ def _untried(archive: Archive, letters: Iterable[Letter], now: datetime) -> list
     return [
         replace(row, permanent=False, attempts=0, indexed_at=now)
         for space, wanted in uris.items()
-        for row in archive.known_videos(space).values()
-        if row.uri in wanted and row.status in ("failed", "partial")
+        for row in archive.known_videos(space, BROKEN).values()
+        if row.uri in wanted
     ]

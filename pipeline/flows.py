@@ -145,7 +145,8 @@ def _show_waiting(job: Job, waited_s: float) -> None:
 def _informed(job: Job, term: int | None = None) -> Job:
     """The job with what the archive's dead-letter holds now, and the term under which it may write."""
     archive = Archive(job.archive.folder, term)
-    return replace(job, archive=archive, letters=archive.letters(job.space.id) if archive.exists() else {})
+    letters = archive.letters(job.space.id).values() if archive.exists() else ()
+    return replace(job, archive=archive, letters=deadletter.by_uri(letters))
 
 
 def _job(

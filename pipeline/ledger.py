@@ -1,26 +1,30 @@
-"""What the archive knows about each file, as a few numbers: enough to see what changed among a million of them.
+"""What the archive knows of each file beside the files there are: enough to see what changed among a million of them.
 
-A run that finds nothing new must take seconds and little memory, so neither files nor rows become objects unless
-something is to be done with them. Files come by one at a time and are compared in lots; of the archive's rows only
-forty bytes each are held, and whole rows are read for those few that matter.
+A run that finds nothing new must take seconds and no more memory for more videos, so neither files nor rows become
+objects unless something is to be done with them. Both go on heaps by the hash of their uri (`pipeline/heaps.py`), and
+heaps of one number are compared, one pair after the other; whole rows are read for those few that matter.
 
 A uri is known here by 64 bits of its hash. Two uris of a million share them with a chance of one in 30 million, and
 then size and time of both must agree before a file is wrongly left alone.
 """
 
-# N rows, V videos, M files of a lot
-
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import islice
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import xxhash
 from numpy.typing import NDArray
 
 from pipeline import plan
+from pipeline.heaps import Heaps, last_of
 from pipeline.sources import is_below
 from schemas.records import SourceFile
 
@@ -29,126 +33,166 @@ COLUMNS = [
 ]  # fmt: skip
 FILES_PER_LOT = 10_000
 
-_ROW = np.dtype(
+_ROWS = pa.schema(
     [
-        ("video", np.uint64),
-        ("revision", np.int32),
-        ("at_us", np.int64),
-        ("uri", np.uint64),
-        ("size_bytes", np.int64),
-        ("mtime_s", np.float64),
-        ("is_live", np.bool_),
-        ("is_settled", np.bool_),  # as far as the row goes, the file need not be read again
-        ("is_below", np.bool_),  # in one of the folders that are walked
+        ("video", pa.uint64()),
+        ("revision", pa.int32()),
+        ("at", pa.timestamp("us", tz="UTC")),
+        ("place", pa.uint64()),  # the uri's hash
+        ("size_bytes", pa.int64()),
+        ("mtime_s", pa.float64()),
+        ("is_live", pa.bool_()),
+        ("is_settled", pa.bool_()),  # as far as the row goes, the file need not be read again
+        ("is_below", pa.bool_()),  # in one of the folders that are walked
+    ]
+)
+_FILES = pa.schema(
+    [
+        ("place", pa.uint64()),
+        ("uri", pa.string()),
+        ("size_bytes", pa.int64()),  # null, as the next: something is there that could not be looked at
+        ("mtime_s", pa.float64()),
     ]
 )
 
 
-class Ledger:
-    """The current rows of one space, and which of them have been seen among the files of a run."""
+@dataclass(slots=True)
+class Difference:
+    """What files and rows have to do with each other where they are not the same; all in no order."""
 
-    def __init__(self, rows_N: NDArray[Any], videos_V: NDArray[np.uint64]) -> None:
-        self.rows_N = rows_N  # in order of uri
-        self.seen_N = np.zeros(len(rows_N), np.bool_)
-        self._videos_V = videos_V  # every id there ever was, in order
+    to_read: list[SourceFile] = field(default_factory=list)
+    known: list[str] = field(default_factory=list)  # videos at the uris of these, and of what could not be looked at
+    missing: list[str] = field(default_factory=list)  # live videos whose files were not seen
+    live: int = 0  # how many files the archive accounts for that are not gone
 
-    @classmethod
-    def of(cls, batches: Iterable[Any], folders: Sequence[str] = ()) -> Ledger:
-        """The ledger of batches of rows of the videos table (`COLUMNS`), of which `folders` are walked."""
-        lots = [_compact(batch, folders) for batch in batches]
-        rows_N = np.concatenate(lots) if lots else np.zeros(0, _ROW)
-        lots.clear()
-        rows_N = _last(rows_N, "video", ("revision", "at_us"))
-        # A live row shadows a gone one at the same place: the video moved away and another took it.
-        return cls(_last(rows_N, "uri", ("is_live", "at_us")), rows_N["video"].copy())
 
-    def __len__(self) -> int:
-        return len(self.rows_N)
+class Ledger(ExitStack):
+    """The current rows of one space, and the files of a run beside them."""
 
-    @property
-    def live(self) -> int:
-        """How many files the archive accounts for that are not gone."""
-        return int(np.count_nonzero(self.rows_N["is_live"]))
+    def __init__(self) -> None:
+        super().__init__()
+        self._rows = self.enter_context(Heaps(_ROWS, "place"))
+        self._files = self.enter_context(Heaps(_FILES, "place"))
 
-    def has_video(self, video_id: str) -> bool:
-        """Whether a video of this id is known."""
-        number = np.uint64(int(video_id, 16))
-        place = int(np.searchsorted(self._videos_V, number))
-        return place < len(self._videos_V) and bool(self._videos_V[place] == number)
+    def know(self, batches: Iterable[Any], folders: Sequence[str] = ()) -> None:
+        """Takes in all rows of the space (`COLUMNS` of the videos table), current or not; `folders` are walked."""
+        # A video's rows may name several places: the last of them is found before places matter.
+        with Heaps(_ROWS, "video") as rows:
+            for batch in batches:
+                rows.add(_compact(batch, folders))
+            for heap in rows:
+                self._rows.add(last_of(heap, "video", ("revision", "at")))
 
-    def see(self, files: Iterable[SourceFile], *, trust_nothing: bool = False) -> list[SourceFile]:
-        """Marks files as seen; those that must be read, in no order. With `trust_nothing` that is all of them."""
+    def _current(self) -> Iterator[pa.RecordBatch]:
+        """The rows, a heap at a time, one for each place."""
+        for heap in self._rows:
+            # A live row shadows a gone one at the same place: the video moved away and another took it.
+            yield last_of(heap, "place", ("is_live", "at"))
+
+    def see(self, files: Iterable[SourceFile]) -> None:
+        """Takes down files that are there."""
         source = iter(files)
-        to_read: list[SourceFile] = []
         while lot := list(islice(source, FILES_PER_LOT)):
-            place_M, is_known_M = self._find([file.uri for file in lot])
-            self.seen_N[place_M[is_known_M]] = True
-            found_M = self.rows_N[place_M] if len(self) else np.zeros(len(lot), _ROW)
-            is_same_M = is_known_M & found_M["is_settled"] & _looks_same(lot, found_M)
-            to_read += lot if trust_nothing else [file for file, same in zip(lot, is_same_M, strict=True) if not same]
-        return to_read
-
-    def _find(self, uris: list[str]) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
-        """Where rows of M uris are, and whether there are any."""
-        hash_M = _hashes(uris)
-        if not len(self):
-            return np.zeros(len(uris), np.intp), np.zeros(len(uris), np.bool_)
-        place_M = np.minimum(np.searchsorted(self.rows_N["uri"], hash_M), len(self) - 1)
-        return place_M, self.rows_N["uri"][place_M] == hash_M
+            uris = [file.uri for file in lot]
+            self._note(uris, [file.size_bytes for file in lot], [file.mtime_s for file in lot])
 
     def mark_seen(self, uris: list[str]) -> None:
-        """Marks files as there although nothing is known of them now."""
-        place_M, is_known_M = self._find(uris)
-        self.seen_N[place_M[is_known_M]] = True
+        """Takes down what is there although nothing is known of it now."""
+        self._note(uris, [None] * len(uris), [None] * len(uris))
 
-    def missing(self, *, anywhere: bool) -> list[str]:
-        """Ids of live videos whose files were not seen: below the folders walked, or `anywhere`."""
-        is_missing_N = self.rows_N["is_live"] & ~self.seen_N
-        return _ids(self.rows_N[is_missing_N if anywhere else is_missing_N & self.rows_N["is_below"]])
+    def _note(self, uris: list[str], sizes: Sequence[int | None], times: Sequence[float | None]) -> None:
+        """Puts files on their heaps."""
+        columns = [_hashes(uris), uris, sizes, times]
+        self._files.add(pa.RecordBatch.from_arrays(list(map(pa.array, columns, _FILES.types)), schema=_FILES))
 
-    def of_uris(self, uris: list[str]) -> list[str]:
-        """Ids of the videos at these uris."""
-        place_M, is_known_M = self._find(uris)
-        return _ids(self.rows_N[place_M[is_known_M]])
+    def difference(self, *, trust_nothing: bool = False, anywhere: bool = False) -> Difference:
+        """Compares the files with the rows.
+
+        With `trust_nothing` every file is to be read; with `anywhere` all that was not seen is missing, and not only
+        what lies below the folders that are walked.
+        """
+        found = Difference()
+        for rows, files in zip(self._current(), self._files, strict=True):
+            row = rows.take(pc.index_in(files["place"], value_set=rows["place"]))  # that of each file, or nulls
+            is_there = pc.is_valid(files["size_bytes"])
+            is_same = pc.and_(
+                pc.fill_null(pc.and_(row["is_settled"], _looks_same(files, row)), False), not trust_nothing
+            )
+            to_read = files.filter(pc.and_not(is_there, is_same))
+            found.to_read += map(SourceFile, *(to_read[name].to_pylist() for name in ("uri", "size_bytes", "mtime_s")))
+            found.known += _ids(row["video"].filter(pc.invert(pc.and_(is_there, is_same))).drop_null())
+            is_missing = pc.and_not(rows["is_live"], pc.is_in(rows["place"], value_set=files["place"]))
+            found.missing += _ids(
+                rows["video"].filter(is_missing if anywhere else pc.and_(is_missing, rows["is_below"]))
+            )
+            found.live += rows["is_live"].true_count
+        return found
 
     def of_sizes(self, sizes_bytes: set[int]) -> list[str]:
         """Ids of live videos whose files are of one of these sizes."""
-        wanted = np.fromiter(sizes_bytes, np.int64, len(sizes_bytes))
-        return _ids(self.rows_N[np.isin(self.rows_N["size_bytes"], wanted) & self.rows_N["is_live"]])
+        wanted = pa.array(sizes_bytes, pa.int64())
+        return [
+            video_id
+            for rows in self._current()
+            for video_id in _ids(rows["video"].filter(pc.and_(pc.is_in(rows["size_bytes"], wanted), rows["is_live"])))
+        ]
+
+    def live_without(self, other: Ledger) -> list[str]:
+        """Ids of live videos at places where another ledger has no live one."""
+        return [
+            video_id
+            for mine, theirs in zip(self._current(), other._current(), strict=True)
+            for video_id in _ids(
+                _live(mine).filter(pc.invert(pc.is_in(_live(mine)["place"], _live(theirs)["place"])))["video"]
+            )
+        ]
 
 
-def _compact(batch: Any, folders: Sequence[str]) -> NDArray[Any]:
+class VideoIds:
+    """Every video id that a space ever had, taken from rows that are not read before the first is asked for."""
+
+    def __init__(self, batches: Iterable[Any]) -> None:
+        self._batches = batches
+
+    @cached_property
+    def _sorted(self) -> NDArray[np.uint64]:
+        """All of them as numbers, eight bytes each."""
+        lots = [_numbers(batch) for batch in self._batches]
+        return np.unique(np.concatenate(lots)) if lots else np.zeros(0, np.uint64)
+
+    def has(self, video_id: str) -> bool:
+        """Whether a video of this id is known."""
+        number = np.uint64(int(video_id, 16))
+        place = int(np.searchsorted(self._sorted, number))
+        return place < len(self._sorted) and bool(self._sorted[place] == number)
+
+
+def _compact(batch: Any, folders: Sequence[str]) -> pa.RecordBatch:
     """A batch of rows of the videos table as rows of the ledger."""
-    rows_N = np.zeros(batch.num_rows, _ROW)
-    uris = batch.column("uri").to_pylist()
-    standing = zip(*(batch.column(name).to_pylist() for name in ("status", "permanent", "attempts")), strict=True)
-    rows_N["video"] = [int(video_id, 16) for video_id in batch.column("video_id").to_pylist()]
-    rows_N["revision"] = batch.column("revision").to_numpy(zero_copy_only=False)
-    rows_N["at_us"] = batch.column("indexed_at").to_numpy(zero_copy_only=False).astype("datetime64[us]").view(np.int64)
-    rows_N["uri"] = _hashes(uris)
-    rows_N["size_bytes"] = batch.column("size_bytes").to_numpy(zero_copy_only=False)
-    rows_N["mtime_s"] = batch.column("mtime_s").to_numpy(zero_copy_only=False)
-    rows_N["is_settled"] = [plan.is_settled(*each) for each in standing]
-    rows_N["is_live"] = [status != "gone" for status in batch.column("status").to_pylist()]
-    rows_N["is_below"] = [any(is_below(uri, folder) for folder in folders) for uri in uris]
-    return rows_N
+    uris = batch["uri"].to_pylist()
+    standing = zip(*(batch[name].to_pylist() for name in ("status", "permanent", "attempts")), strict=True)
+    columns = [
+        pa.array(_numbers(batch)),
+        batch["revision"],
+        batch["indexed_at"],
+        pa.array(_hashes(uris)),
+        batch["size_bytes"],
+        batch["mtime_s"],
+        pc.not_equal(batch["status"], "gone"),
+        pa.array([plan.is_settled(*each) for each in standing], pa.bool_()),
+        pa.array([any(is_below(uri, folder) for folder in folders) for uri in uris], pa.bool_()),
+    ]
+    return pa.RecordBatch.from_arrays(columns, schema=_ROWS)
 
 
-def _last(rows_N: NDArray[Any], key: str, order: tuple[str, ...]) -> NDArray[Any]:
-    """Of the rows that share a key the last by `order`; in order of the key."""
-    sorted_N: NDArray[Any] = rows_N[np.lexsort([rows_N[name] for name in (*reversed(order), key)])]
-    keys_N = sorted_N[key]
-    is_last_N = np.append(keys_N[1:] != keys_N[:-1], np.ones(min(1, len(keys_N)), np.bool_))
-    last_N: NDArray[Any] = sorted_N[is_last_N]
-    return last_N
+def _looks_same(files: pa.RecordBatch, rows: pa.RecordBatch) -> Any:
+    """Whether files have the size and the time of their rows; null where there is no row."""
+    return pc.and_(*(pc.equal(files[name], rows[name]) for name in ("size_bytes", "mtime_s")))
 
 
-def _looks_same(files: list[SourceFile], rows_M: NDArray[Any]) -> NDArray[np.bool_]:
-    """Whether files have the size and the time of their rows."""
-    size_M = np.fromiter((file.size_bytes for file in files), np.int64, len(files))
-    mtime_M = np.fromiter((file.mtime_s for file in files), np.float64, len(files))
-    same_M: NDArray[np.bool_] = (size_M == rows_M["size_bytes"]) & (mtime_M == rows_M["mtime_s"])
-    return same_M
+def _live(rows: pa.RecordBatch) -> pa.RecordBatch:
+    """Those that are not gone."""
+    return rows.filter(rows["is_live"])
 
 
 def _hashes(uris: list[str]) -> NDArray[np.uint64]:
@@ -156,6 +200,11 @@ def _hashes(uris: list[str]) -> NDArray[np.uint64]:
     return np.fromiter((xxhash.xxh3_64_intdigest(uri.encode()) for uri in uris), np.uint64, len(uris))
 
 
-def _ids(rows: NDArray[Any]) -> list[str]:
-    """The video ids of rows, as text."""
-    return [f"{number:016x}" for number in rows["video"].tolist()]
+def _numbers(batch: Any) -> NDArray[np.uint64]:
+    """The video ids of rows, which are text, as numbers."""
+    return np.fromiter((int(video_id, 16) for video_id in batch["video_id"].to_pylist()), np.uint64, batch.num_rows)
+
+
+def _ids(numbers: Any) -> list[str]:
+    """Video ids as text."""
+    return [f"{number:016x}" for number in numbers.to_pylist()]

@@ -49,7 +49,8 @@ def overview(folder: str | Path, space: str | None = None) -> Overview:
     """Looks at the serving space of an archive, or at the one named. Raises ArchiveError when there is none."""
     archive = Archive.open(folder)
     run = run_of_space(archive, space)
-    videos = archive.current_videos(run["space"]).to_pylist()
+    columns = ["status", "clip_count", "duration_s", "decoded_fraction"]
+    videos = archive.current_videos(run["space"], columns).select(columns).to_pylist()
     shown = [video for video in videos if video["status"] in SHOWN]
     return Overview(
         archive=str(archive.folder),

@@ -27,6 +27,15 @@ SPLIT_COLUMNS = ["embedding.list.element"]
 REPEATED_COLUMNS = ["unit_id", "video_id", *("uri", "fingerprint", "codec", "status")]  # the last four: of exports
 ROWS_PER_GROUP = 2048  # with an int8 context of 25 kB a clip, 50 MB: what a merge and a scan hold at a time
 ROWS_PER_BATCH = 512
+# How a table is scanned that is too large to hold. With threads Arrow reads on until a gigabyte waits for whoever takes
+# the rows, whatever it is told of read-ahead; and it would fetch all that it wants of a file before the first row.
+STREAM = {
+    "batch_size": 10_000,
+    "batch_readahead": 1,
+    "fragment_readahead": 1,
+    "use_threads": False,
+    "fragment_scan_options": ds.ParquetFragmentScanOptions(pre_buffer=False),
+}
 
 
 def file_schema(name: str) -> pa.Schema:

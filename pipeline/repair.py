@@ -36,7 +36,7 @@ def repair(archive: Archive, *, deep: bool = False) -> Repair:
     the look and the mending.
     """
     with lease.held(archive.folder, "repair") as held:
-        found = verify(archive.folder, deep=deep).problems
+        found = verify(str(archive.folder), deep=deep).problems
         return Repair(found=found, left=_mended(Archive(archive.folder, held.term), found))
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+import pyarrow.compute as pc
+
 from pipeline import runs, sources
 from pipeline.archive import Archive
 from pipeline.survey import Survey
@@ -44,8 +46,8 @@ def _known_at(place: str, archive: Archive) -> int:
     """How many videos of the serving space lie at or below a place; of a glob, that begin as it does."""
     if not archive.runs():
         return 0
-    rows = archive.current_videos(runs.serving_run(archive)["space"]).to_pylist()
-    live = [row["uri"] for row in rows if row["status"] != "gone"]
+    rows = archive.current_videos(runs.serving_run(archive)["space"], ["status"])
+    live = rows.filter(pc.not_equal(rows["status"], "gone"))["uri"].to_pylist()
     start = re.split(r"[*?\[]", place)[0]
     if start != place:
         return sum(uri.startswith(sources.to_uri(start)) for uri in live)

@@ -12,12 +12,14 @@ from typing import Any
 
 from pipeline import sources
 from pipeline.archive import Archive
+from pipeline.ledger import COLUMNS, Ledger
 from pipeline.settings import IndexSettings, Sampling, Space
 from pipeline.versions import versions
 from schemas.errors import ArchiveError
 from xclip_core.config import FrameMeanConfig, ModelConfig, XClipConfig
 
 Run = dict[str, Any]
+ROWS_AT_ONCE = 10_000  # of videos that a new space does not account for; usually there are none
 
 
 def serving_run(archive: Archive) -> Run:
@@ -75,19 +77,16 @@ def covers(archive: Archive, space: str, folders: Iterable[str], *, everywhere: 
     found = [run for run in archive.runs() if serves(run)]
     if not found or found[-1]["space"] == space:
         return True
-    mine = {uri for uri, status in _standing(archive, space) if status != "gone"}
-    missing = (uri for uri, status in _standing(archive, found[-1]["space"]) if status != "gone" and uri not in mine)
     looked = tuple(folders)
+    with Ledger() as mine, Ledger() as serving:
+        mine.know(archive.video_batches(space, COLUMNS))
+        serving.know(archive.video_batches(found[-1]["space"], COLUMNS))
+        missing = serving.live_without(mine)
     return all(
-        (everywhere or any(sources.is_below(uri, folder) for folder in looked)) and sources.now_at(uri) is None
-        for uri in missing
+        (everywhere or any(sources.is_below(row.uri, folder) for folder in looked)) and sources.now_at(row.uri) is None
+        for start in range(0, len(missing), ROWS_AT_ONCE)
+        for row in archive.rows_of(found[-1]["space"], missing[start : start + ROWS_AT_ONCE]).values()
     )
-
-
-def _standing(archive: Archive, space: str) -> Iterable[tuple[str, str]]:
-    """Place and status of every video of a space."""
-    rows = archive.current_videos(space)
-    return zip(rows["uri"].to_pylist(), rows["status"].to_pylist(), strict=True)
 
 
 # --- spaces

@@ -15,11 +15,11 @@ from typing import Any
 from pipeline import decode, engine, plan, relink, sources
 from pipeline.archive import Archive
 from pipeline.engine import Stage
-from pipeline.ledger import COLUMNS, Ledger
+from pipeline.ledger import COLUMNS, Ledger, VideoIds
 from pipeline.plan import VideoPlan
 from pipeline.relink import Evidence, Relinked
 from pipeline.settings import IndexSettings, Policy, Space
-from schemas.records import Failed, HashedFile, InspectedVideo, Letter, Place, SourceFile, VideoRow
+from schemas.records import Failed, HashedFile, InspectedVideo, LettersByUri, SourceFile, VideoRow
 
 WORKER_DIED = "worker_died"
 
@@ -49,7 +49,7 @@ class Job:
     known: Mapping[str, VideoRow]
     watch: Callable[[Progress], None]
     notes: tuple[str, ...] = ()  # what a user must know of the model
-    letters: Mapping[Place, Letter] = field(default_factory=dict)  # the dead-letter as it was before
+    letters: LettersByUri = field(default_factory=dict)  # the dead-letter as it was before
     policy: Policy = field(default_factory=Policy)
     is_taken: Callable[[str], bool] = _never  # whether a video id is known
     places: tuple[str, ...] = ()  # what the run was asked to look at
@@ -123,7 +123,7 @@ def take_stock(
     archive: Archive, space: str, inventory: Iterable[SourceFile | Failed], folders: tuple[str, ...], policy: Policy
 ) -> Stock:
     """Compares the files with the rows of a space. Only what differs is kept; no file is opened."""
-    ledger = Ledger.of(archive.video_batches(space, COLUMNS) if archive.exists() else (), folders)
+    batches = partial(archive.video_batches, space) if archive.exists() else lambda _columns: ()
     problems: list[Failed] = []
     count = 0
 
@@ -136,22 +136,25 @@ def take_stock(
             count += 1
             yield found
 
-    to_read = sorted(ledger.see(sound(), trust_nothing=policy.rehash), key=lambda file: file.uri.split("/"))
-    lost = [plan.source_of(failed).file.uri for failed in problems]
-    ledger.mark_seen(lost)
-    missing_ids = ledger.missing(anywhere=policy.whole_archive)
-    rows = archive.rows_of(space, [*ledger.of_uris([*(file.uri for file in to_read), *lost]), *missing_ids])
-    sizes = {file.size_bytes for file in to_read} | {row.size_bytes for row in rows.values()}
-    rows |= archive.rows_of(space, [i for i in ledger.of_sizes(sizes) if i not in rows]) if rows or to_read else {}
-    missing = (rows[i] for i in missing_ids)
+    with Ledger() as ledger:
+        ledger.know(batches(COLUMNS), folders)
+        ledger.see(sound())
+        lost = [plan.source_of(failed).file.uri for failed in problems]
+        ledger.mark_seen(lost)
+        different = ledger.difference(trust_nothing=policy.rehash, anywhere=policy.whole_archive)
+        rows = archive.rows_of(space, [*different.known, *different.missing])
+        sizes = {file.size_bytes for file in different.to_read} | {row.size_bytes for row in rows.values()}
+        twins = ledger.of_sizes(sizes) if sizes else ()
+    rows |= archive.rows_of(space, [video_id for video_id in twins if video_id not in rows])
+    missing = (rows[video_id] for video_id in different.missing)
     return Stock(
-        to_read=tuple(to_read),
+        to_read=tuple(sorted(different.to_read, key=lambda file: file.uri.split("/"))),
         problems=tuple(problems),
-        unchanged=count - len(to_read),
+        unchanged=count - len(different.to_read),
         missing=tuple(row for row in missing if _is_missing(row, folders, lost)),
         known={row.uri: row for row in rows.values()},
-        live=ledger.live,
-        is_taken=ledger.has_video,
+        live=different.live,
+        is_taken=VideoIds(batches(["video_id"])).has,
     )
 
 
@@ -199,7 +202,7 @@ def survey(job: Job, stock: Stock, scratch: Path) -> Survey:
 
 def _without_left_alone(job: Job, stock: Stock) -> Stock:
     """The stock without the files that have failed too often as they are."""
-    to_read = tuple(f for f in stock.to_read if not plan.is_left_alone(f, job.letters.get((f.uri, None))))
+    to_read = tuple(f for f in stock.to_read if not plan.is_left_alone(f, job.letters.get(f.uri, {}).get(None)))
     return replace(stock, to_read=to_read, unchanged=stock.unchanged + len(stock.to_read) - len(to_read))
 
 

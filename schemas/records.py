@@ -11,6 +11,7 @@ own clock: 0 is where a player's time line starts.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -209,6 +210,9 @@ class Letter:
     def place(self) -> Place:
         """What it is about: equal for two letters of which the later one counts."""
         return self.uri, self.start_s
+
+
+LettersByUri = Mapping[str, Mapping[float | None, Letter]]  # the parts of a `Place` one after the other
 
 
 @dataclass(frozen=True, slots=True)

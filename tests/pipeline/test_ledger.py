@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
 
-import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline import ledger
-from pipeline.ledger import Ledger
+from pipeline import heaps, ledger
+from pipeline.ledger import Difference, Ledger, VideoIds
 from schemas import tables
 from schemas.records import SourceFile, VideoRow
 from tests.pipeline.factories import video_row
@@ -34,10 +33,17 @@ def batches(rows) -> list[pa.RecordBatch]:
 
 def difference(files, *known, root="/videos") -> Found:
     files = list(files)
-    made = Ledger.of(batches(known), (root,) if root else ())
-    to_read = tuple(made.see(files))
-    gone = set(made.missing(anywhere=False))
-    return Found(to_read, len(files) - len(to_read), tuple(row for row in known if row.video_id in gone))
+    found = compared(files, known, folders=(root,) if root else ())
+    gone = tuple(row for row in known if row.video_id in found.missing)
+    return Found(tuple(found.to_read), len(files) - len(found.to_read), gone)
+
+
+def compared(files, known=(), *, lost=(), folders=(), **how) -> Difference:
+    with Ledger() as made:
+        made.know(batches(known), folders)
+        made.see(files)
+        made.mark_seen(list(lost))
+        return made.difference(**how)
 
 
 # --- files against archive
@@ -157,41 +163,85 @@ def test_a_video_that_took_the_place_of_a_gone_one_counts(order: int) -> None:
     gone = video_row(video_id="1" * 16, status="gone", revision=9, minutes=5)
     rows = [gone, video_row()][::order]
     assert difference([A], *rows).unchanged == 1
-    made = Ledger.of(batches(rows))
-    assert (len(made), made.live) == (1, 1)
-    assert all(made.has_video(row.video_id) for row in rows), "its id is taken for ever"
+    assert compared([], rows).live == 1
+    ids = VideoIds(iter(batches(rows)))
+    assert all(ids.has(row.video_id) for row in rows), "its id is taken for ever"
 
 
 def test_files_are_compared_in_lots_and_none_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ledger, "FILES_PER_LOT", 3)
     rows = [video_row(f"/videos/{n}.mp4") for n in range(10)]
     files = [SourceFile(f"/videos/{n}.mp4", 100, 1.0 + (n == 7)) for n in range(20)]
-    made = Ledger.of(batches(rows), ("/videos",))
-    assert [file.uri for file in made.see(iter(files))] == [f"/videos/{n}.mp4" for n in (7, *range(10, 20))]
-    assert made.missing(anywhere=False) == []
+    found = difference(files, *rows)
+    assert {file.uri for file in found.to_read} == {f"/videos/{n}.mp4" for n in (7, *range(10, 20))}
+    assert found.gone == ()
+
+
+def test_many_rows_and_files_are_compared_on_the_disk_as_few_are_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [video_row(f"/videos/{n}.mp4", status="gone" if n % 7 == 0 else "ok") for n in range(300)]
+    rows += [replace(row, revision=2, size_bytes=7, status="ok") for row in rows[:50]]
+    files = [SourceFile(f"/videos/{n}.mp4", 100, 1.0) for n in range(40, 400)]
+    in_memory = compared(files, rows, lost=["/videos/3.mp4"], folders=("/videos",))
+    monkeypatch.setattr(heaps, "ROWS_HELD", 20)
+    monkeypatch.setattr(ledger, "FILES_PER_LOT", 9)
+    on_disk = compared(files, rows, lost=["/videos/3.mp4"], folders=("/videos",))
+    for name in ("to_read", "known", "missing"):
+        assert sorted(getattr(on_disk, name), key=str) == sorted(getattr(in_memory, name), key=str)
+    gone = [n for n in range(50, 300) if n % 7 == 0]
+    assert len(on_disk.to_read) == 10 + len(gone) + 100, "changed, back again, and new"
+    assert len(on_disk.missing) == 40 - 1, "all that is not there but for one that could not be looked at"
+    assert on_disk.live == 300 - len(gone)
 
 
 def test_nothing_is_trusted_when_asked() -> None:
-    made = Ledger.of(batches([video_row()]))
-    assert made.see([A], trust_nothing=True) == [A]
-    assert made.missing(anywhere=True) == []
+    found = compared([A], [video_row()], trust_nothing=True, anywhere=True)
+    assert (found.to_read, found.missing) == ([A], [])
+
+
+def test_what_could_not_be_looked_at_is_neither_missing_nor_read() -> None:
+    row = video_row()
+    found = compared([], [row], lost=[A.uri, "/videos/new.mp4"], folders=("/videos",))
+    assert (found.to_read, found.missing, found.known) == ([], [], [row.video_id])
+
+
+def test_anywhere_is_missing_what_lies_in_no_folder_that_was_walked() -> None:
+    row = video_row("/elsewhere/a.mp4")
+    assert compared([A], [row], folders=("/videos",)).missing == []
+    assert compared([A], [row], folders=("/videos",), anywhere=True).missing == [row.video_id]
 
 
 def test_files_of_the_same_size_and_place_are_found() -> None:
     rows = [video_row("/videos/a.mp4"), video_row("/videos/b.mp4", size_bytes=7), video_row("/c.mp4", status="gone")]
-    made = Ledger.of(batches(rows))
-    assert made.of_sizes({100, 8}) == [rows[0].video_id]
-    assert made.of_uris(["/videos/b.mp4", "/nowhere", "/c.mp4"]) == [rows[1].video_id, rows[2].video_id]
-    assert made.has_video(rows[2].video_id)
-    assert not made.has_video("f" * 16)
+    with Ledger() as made:
+        made.know(batches(rows))
+        assert made.of_sizes({100, 8}) == [rows[0].video_id]
+        made.see([SourceFile(uri, 9, 9.0) for uri in ("/videos/b.mp4", "/nowhere", "/c.mp4")])
+        assert set(made.difference().known) == {rows[1].video_id, rows[2].video_id}
+    ids = VideoIds(iter(batches(rows)))
+    assert ids.has(rows[2].video_id)
+    assert not ids.has("f" * 16)
+
+
+def test_what_one_space_has_and_another_has_not() -> None:
+    there = [video_row("/a.mp4"), video_row("/b.mp4"), video_row("/c.mp4"), video_row("/d.mp4", status="gone")]
+    here = [video_row("/a.mp4", video_id="1" * 16), video_row("/b.mp4", video_id="2" * 16, status="gone")]
+    with Ledger() as serving, Ledger() as mine:
+        serving.know(batches(there))
+        mine.know(batches(here))
+        assert set(serving.live_without(mine)) == {there[1].video_id, there[2].video_id}
+        assert mine.live_without(serving) == []
 
 
 def test_an_empty_ledger_knows_nothing() -> None:
-    made = Ledger.of(())
-    assert made.see([A]) == [A]
-    assert (made.live, made.missing(anywhere=True), made.of_uris(["/a"]), made.of_sizes({1})) == (0, [], [], [])
-    assert not made.has_video("0" * 16)
+    assert compared([A]) == Difference(to_read=[A])
+    with Ledger() as made:
+        assert made.of_sizes({1}) == []
+    assert not VideoIds(()).has("0" * 16)
 
 
-def test_a_row_is_some_forty_bytes() -> None:
-    assert np.dtype(ledger._ROW).itemsize <= 48
+def test_ids_are_not_read_before_one_is_asked_for() -> None:
+    asked = []
+    ids = VideoIds(asked.append(batch) or batch for batch in batches([video_row()]))
+    assert asked == []
+    assert ids.has(video_row().video_id)
+    assert len(asked) == 1
