@@ -114,7 +114,7 @@ def test_the_whole_life_of_an_archive(there: tuple[str, str], settings_for, tiny
     opened = open_space(url, str(tiny_weights))
     answer = search(opened, "a camera pans left", top=3)
     assert [hit.uri.startswith(f"{videos}/") for hit in answer.hits] == [True] * 3
-    assert vectors.check(opened.archive, report.space, None) is None
+    assert verify(url).problems == ()
     assert len(deadletter.failures(url)) == len(BROKEN)
     assert len(deadletter.retry(url)) == len(BROKEN)
     film(tmp_path / "new.mp4", "left")
@@ -159,9 +159,10 @@ def test_an_index_that_is_cut_short_is_built_again(there: tuple[str, str], setti
     expected = search(open_space(url, str(tiny_weights)), "left", top=3).hits
     (file,) = (key for key in keys(f"{url}/indexes") if key.endswith(vectors.INDEX_FILE))
     s3().pipe_file(file, s3().cat_file(file)[:100])
-    assert "cannot be read" in str(vectors.check(Archive.open(url), report.space, None))
+    (problem,) = verify(url).problems
+    assert (problem.kind, problem.subject) == ("index", report.space)
     assert search(open_space(url, str(tiny_weights)), "left", top=3).hits == expected
-    assert vectors.check(Archive.open(url), report.space, None) is None
+    assert verify(url).problems == ()
 
 
 def race(url: str, results) -> None:
