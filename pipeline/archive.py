@@ -11,14 +11,12 @@ only as a whole revision: its clips first, its row in `videos` last. A crash bet
 from __future__ import annotations
 
 import json
-import shutil
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Any, TypeAlias
 
 import pyarrow as pa
@@ -353,38 +351,6 @@ class Archive:
     def index_folder(self, space: str) -> AnyPath:
         """Where the FAISS indexes of a space live."""
         return self.folder / "indexes" / space
-
-    def sweep_scratch(self) -> None:
-        """Removes what killed runs left there. For who holds the lease: nobody else has a run."""
-        if isinstance(self.folder, Path):
-            stores.remove_tree(self.folder / "_scratch")
-
-    def scratch(self, run_id: str) -> Path:
-        """A private folder for one run, inside the archive so that every worker of a cluster sees it.
-
-        Workers write there as they die, which no object store allows: an archive in one has it in TMPDIR, which must
-        then be a folder that all machines of a cluster share.
-        """
-        folder = self._scratch(run_id)
-        folder.mkdir(parents=True, mode=0o700)
-        return folder
-
-    def _scratch(self, run_id: str) -> Path:
-        """Where a run's private folder is; the id of a run cannot be guessed by others who use TMPDIR."""
-        if isinstance(self.folder, Path):
-            return self.folder / "_scratch" / run_id
-        return Path(tempfile.gettempdir(), f"footage-{run_id}")
-
-    def scratches(self) -> list[Path]:
-        """The private folders that runs have in the archive now, or left there."""
-        return sorted((self.folder / "_scratch").glob("*")) if isinstance(self.folder, Path) else []
-
-    def drop_scratch(self, run_id: str) -> None:
-        """Removes a run's private folder, and the folder of those once it is empty."""
-        folder = self._scratch(run_id)
-        shutil.rmtree(folder, ignore_errors=True)
-        with suppress(OSError):  # others' are in it; or who took over has swept it all
-            folder.parent.rmdir()
 
     def size_bytes(self) -> dict[str, int]:
         """Bytes stored by top-level folder."""

@@ -18,7 +18,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline import delta_log, lease, parts, stores, vectors
+from pipeline import delta_log, lease, parts, scratch, stores, vectors
 from pipeline.archive import Archive, Keys, revision_key
 from pipeline.delta_log import TableFile
 from pipeline.runs import serving_run
@@ -320,12 +320,12 @@ def _sweep(job: _Job) -> tuple[int, int]:
         sizes = stores.sizes(job.archive.folder / name)
         gone = delta_log.vacuum(job.archive, name, retention_h, dry_run=job.settings.dry_run)
         count, size_bytes = count + len(gone), size_bytes + sum(sizes.get(path, 0) for path in gone)
-    for folder in job.archive.scratches():
+    for folder in scratch.left(job.archive.folder):
         inside = [file for file in folder.rglob("*") if file.is_file()]
         if max(file.stat().st_mtime for file in [folder, *inside]) < job.began_s - 3600 * retention_h:
             count, size_bytes = count + len(inside), size_bytes + sum(file.stat().st_size for file in inside)
             if not job.settings.dry_run:
-                job.archive.drop_scratch(folder.name)
+                scratch.drop(job.archive.folder, folder.name)
     return count, size_bytes
 
 

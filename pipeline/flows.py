@@ -27,6 +27,7 @@ from pipeline import (
     revisions,
     room,
     runs,
+    scratch,
     sources,
     vectors,
 )
@@ -118,18 +119,15 @@ def _run(job: Job, inventory: sources.Inventory, began: float) -> IndexReport:
 
 def _work(job: Job, held: Lease, inventory: sources.Inventory, began: float) -> IndexReport:
     """The run itself, by who holds the lease."""
-    job.archive.sweep_scratch()
+    scratch.sweep(job.archive.folder)
     stock = _stock(job, inventory)
     if stock.is_idle:  # no folder for workers that will not be
         nowhere = Path(tempfile.gettempdir())
         return _execute(survey(job, stock, nowhere), held, nowhere, began)
-    scratch = job.archive.scratch(job.run_id)
-    try:
-        found = survey(job, stock, scratch)
+    with scratch.private(job.archive.folder, job.run_id) as folder:
+        found = survey(job, stock, folder)
         retire.check(found)
-        return _execute(found, held, scratch, began)
-    finally:
-        job.archive.drop_scratch(job.run_id)
+        return _execute(found, held, folder, began)
 
 
 def _stock(job: Job, inventory: sources.Inventory) -> Stock:

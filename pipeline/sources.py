@@ -169,22 +169,25 @@ def _in_store(folder: str, named: Container[str], others: Container[str]) -> Ite
     is_empty = True
     below = [folder]
     while below:
-        place = below.pop()
-        try:
-            found = list(stores.entries(place))
-        except OSError as error:
-            is_empty = False
-            yield _problem(place, error)
-            continue
-        for entry in found:
-            if entry.is_folder and entry.url not in others:
-                below.append(entry.url)
-            elif entry.is_folder or os.path.splitext(entry.url)[1].lower() in EXTENSIONS:  # noqa: PTH122
+        for entry in _listed(below.pop()):
+            if isinstance(entry, Failed) or (entry.is_folder and entry.url in others):
                 is_empty = False
-                if not entry.is_folder and entry.url not in named:
-                    yield SourceFile(entry.url, entry.size_bytes, entry.mtime_s)
+                yield from (entry,) if isinstance(entry, Failed) else ()
+            elif entry.is_folder:
+                below.append(entry.url)
+            elif os.path.splitext(entry.url)[1].lower() in EXTENSIONS:  # noqa: PTH122  # a URL
+                is_empty = False
+                yield from () if entry.url in named else (SourceFile(entry.url, entry.size_bytes, entry.mtime_s),)
     if is_empty:
         raise _no_videos(folder)
+
+
+def _listed(url: str) -> Iterator[stores.Entry | Failed]:
+    """What is in a folder of a store, or the problem that it cannot be listed."""
+    try:
+        yield from stores.entries(url)
+    except OSError as error:
+        yield _problem(url, error)
 
 
 def _entries(folder: str) -> Iterator[os.DirEntry[str] | Failed]:

@@ -102,17 +102,6 @@ def test_an_archive_without_a_table_is_an_error_that_names_it(archive: Archive) 
         archive.visible_clips(SPACE, ["clip_id"])
 
 
-def test_scratch_folders_are_private_and_go_when_they_are_done(archive: Archive) -> None:
-    first, second = archive.scratch("one"), archive.scratch("two")
-    assert first.stat().st_mode & 0o777 == 0o700
-    (first / "file").write_text("x")
-    archive.drop_scratch("one")
-    assert not first.exists()
-    assert second.exists()
-    archive.drop_scratch("two")
-    assert not (archive.folder / "_scratch").exists()
-
-
 # --- what can be seen
 
 

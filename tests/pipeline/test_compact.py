@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline import delta_log, vectors
+from pipeline import delta_log, scratch, vectors
 from pipeline.archive import Archive
 from pipeline.compact import CompactSettings, Holding, compact, merges, resumable
 from pipeline.delta_log import TableFile
@@ -202,14 +202,15 @@ def test_within_the_retention_nothing_is_deleted(archive: Archive) -> None:
 def test_parts_and_folders_of_dead_runs_go(archive: Archive) -> None:
     compact(archive.folder, NOW)
     (part,) = write_part([embedded(unit_of(video_row("/videos/new.mp4")))], archive.folder)
-    scratch = archive.scratch("dead")
-    (scratch / "plan.parquet").write_bytes(b"0123456789")
+    folder = archive.folder / scratch.FOLDER / "dead"
+    folder.mkdir(parents=True)
+    (folder / "plan.parquet").write_bytes(b"0123456789")
     draft = archive.index_folder(SPACE) / ".draft-0123"
     draft.mkdir()
     report = compact(archive.folder, NOW)
     assert (report.deleted_files, report.deleted_bytes) == (2, part.size_bytes + 10)
     assert on_disk(archive) == paths(archive)
-    assert not scratch.exists()
+    assert not folder.exists()
     assert not draft.exists()
 
 
