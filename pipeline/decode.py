@@ -198,6 +198,8 @@ def _packets(container: Any, stream: Any) -> Iterator[Any]:
             raise
         except (StopIteration, av.FFmpegError):
             return
+        except IndexError:  # PyAV at the very end, of a stream that began amid the file: it knows those of the start
+            return
 
 
 def _intact_frames(container: Any, stream: Any) -> Iterator[Shot]:

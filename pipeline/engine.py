@@ -14,6 +14,7 @@ from __future__ import annotations
 import logging
 import os
 import pickle
+import tempfile
 import traceback
 import uuid
 import warnings
@@ -29,9 +30,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline import interrupts, walls
+from pipeline import interrupts, room, walls
 from pipeline.settings import EngineName
-from schemas.errors import EngineError, VideoError
+from schemas.errors import EngineError, VideoError, first_line
 from schemas.records import Failed
 
 # Tasks: one retry, since a crash may have been the neighbour's fault; a fresh process after 200, since decoders leak.
@@ -140,10 +141,25 @@ def start_ray() -> Any:
     if not ray.is_initialized():
         cpus = None if os.environ.get("RAY_ADDRESS") else max(MIN_LOGICAL_CPUS, os.cpu_count() or 1)
         # One line about the log level just set, and notes on what Ray will change; failures to start are exceptions.
-        with warnings.catch_warnings(), _no_stderr(), interrupts.kept_from_others():
+        with _failures_told(), warnings.catch_warnings(), _no_stderr(), interrupts.kept_from_others():
             warnings.simplefilter("ignore")
             ray.init(num_cpus=cpus, logging_level="ERROR", log_to_driver=False, include_dashboard=False)
     return ray
+
+
+@contextmanager
+def _failures_told() -> Iterator[None]:
+    """Turns what Ray raises when it cannot start, bare exceptions among it, into what somebody can act on."""
+    try:
+        yield
+    except Exception as error:
+        folder = Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir())
+        room.check_temporary(folder)
+        raise EngineError(
+            f"Ray cannot be started: {first_line(error)}; it needs memory, and a temporary folder with a short path "
+            f"and room (TMPDIR, now {folder}); more is in {folder}/ray/session_latest/logs; a small pile can do "
+            "without it (--engine local)"
+        ) from error
 
 
 def _set_rules(ray: Any) -> None:

@@ -38,6 +38,12 @@ def check(folder: AnyPath, *, has_losses: bool) -> None:
         raise NoRoom(_sentence(folder))
 
 
+def check_temporary(temporary: Path) -> None:
+    """Raises NoRoom when the temporary folder is full: what cannot start for that reason gives any other."""
+    if shutil.disk_usage(temporary).free < LEAST_BYTES:
+        raise NoRoom(_said(f"in the temporary folder {temporary} (TMPDIR)"))
+
+
 def _tells_of_a_full_disk(error: BaseException) -> bool:
     """Whether an error, of whatever library, is that of a full disk."""
     if isinstance(error, OSError) and error.errno in FULL:
@@ -56,7 +62,13 @@ def _sentence(folder: AnyPath) -> str:
     """Which place is full, and what to do."""
     temporary = Path(tempfile.gettempdir())
     is_there = _free_bytes(folder) < LEAST_BYTES or _free_bytes(temporary) >= LEAST_BYTES
-    place = f"on the disk of the archive {folder}" if is_there else f"in the temporary folder {temporary} (TMPDIR)"
+    return _said(
+        f"on the disk of the archive {folder}" if is_there else f"in the temporary folder {temporary} (TMPDIR)"
+    )
+
+
+def _said(place: str) -> str:
+    """A place is full, and what to do."""
     return (
         f"there is no room left {place}; nothing that was committed is lost: make room and run the same command again "
         "to go on"

@@ -65,7 +65,7 @@ def kill_group(process: BaseProcess, _: random.Random) -> str:
 
 
 def kill_worker(process: BaseProcess, chance: random.Random) -> str:
-    """One of Ray's workers."""
+    """One of Ray's workers, or of the agents that a node needs."""
     assert process.pid is not None
     workers = [pid for pid in runs.descendants(process.pid) if runs.title(pid).startswith("ray::")]
     if not workers:

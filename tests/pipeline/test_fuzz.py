@@ -15,6 +15,8 @@ from tests.pipeline.fuzzing import BASES, case, make_bases, outcome
 
 ROOT = Path(__file__).parents[2]
 KINDS = {"not_a_video", "undecodable", "too_large", "memory"}
+# Of the ten thousand: a transport stream in which another stream begins, of which PyAV knows nothing.
+ONCE_FATAL = (9376,)
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +69,11 @@ def test_four_hundred_mutated_files_are_accounted_for(bases: Path) -> None:
     counts = Counter(text.split()[0] for text in became.values())
     assert counts["ok"] > 40, "mutations that decode reach the decoder"
     assert counts["not_a_video"] > 10, "and others break the container"
+
+
+@pytest.mark.parametrize("number", ONCE_FATAL)
+def test_what_ended_a_run_once_does_not_again(number: int, bases: Path) -> None:
+    check(run_cases(bases, number, number + 1), number, number + 1)
 
 
 @pytest.mark.slow
