@@ -174,6 +174,18 @@ def holder_of(folder: str | Path) -> Holder | None:
     return found if found is not None and found.is_alive(time.time()) else None
 
 
+def tidy(folder: str | Path) -> None:
+    """Sums the log of the lease up and deletes the heartbeats before, but for those of the last minutes.
+
+    Takes no lease and disturbs none: nothing is committed, and who holds it reads no more than the end of the log.
+    """
+    path = _path(folder)
+    if DeltaTable.is_deltatable(path):
+        table = DeltaTable(path)
+        table.create_checkpoint()
+        table.cleanup_metadata()
+
+
 def _sentence(folder: str | Path, holder: Holder, now_s: float) -> str:
     """Who holds a lease, and what to do."""
     since = datetime.fromtimestamp(holder.since_s, UTC).isoformat(" ", "seconds").removesuffix("+00:00")

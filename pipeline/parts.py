@@ -84,7 +84,8 @@ def read_batches(
         default_fragment_scan_options=ds.ParquetFragmentScanOptions(page_checksum_verification=True, pre_buffer=False)
     )
     dataset = ds.dataset([str(file) for file in files], schema, checked, filesystem=fs.LocalFileSystem())
-    yield from dataset.to_batches(columns=columns, batch_size=ROWS_PER_BATCH, batch_readahead=1, fragment_readahead=1)
+    stream = {name: value for name, value in STREAM.items() if name != "fragment_scan_options"}
+    yield from dataset.to_batches(columns=columns, **(stream | {"batch_size": ROWS_PER_BATCH}))
 
 
 def _clip_table(units: list[EmbeddedUnit]) -> pa.Table:
