@@ -55,3 +55,10 @@ def _print(report: CompactReport) -> None:
     out.print(f"{verb}: {report.deleted_files} files, {console.size(report.deleted_bytes)}")
     if report.resumable_clips:
         out.print(f"{report.resumable_clips} clips of an interrupted run stay; the next index run takes them over")
+    for line in report.retired:
+        drop = f"footage compact {report.archive} --drop-space {line.space}"
+        out.print(
+            f"space {line.space} serves no more and takes {console.size(line.size_bytes)}; to drop it: {drop}",
+            soft_wrap=True,
+            markup=False,
+        )

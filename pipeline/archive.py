@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import PurePosixPath
-from typing import Any, TypeAlias
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -26,8 +26,9 @@ from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundErr
 from deltalake.transaction import AddAction, RemoveAction
 from pyarrow import fs
 
-from pipeline import parts, stores
+from pipeline import keys, parts, stores
 from pipeline.heaps import last_of
+from pipeline.keys import Keys
 from pipeline.stores import AnyPath
 from schemas import tables
 from schemas.errors import ArchiveError, LeaseLost, first_line
@@ -35,7 +36,6 @@ from schemas.records import Letter, Part, Place, UnitOutcome, VideoRow
 
 SHOWN = ("ok", "partial")
 CURRENT = ["video_id", "revision", "indexed_at", "uri"]  # what tells which row is current
-Keys: TypeAlias = pa.Array  # `revision_key`s, texts
 # By this name Delta keeps the highest term of a lease that wrote a table; see pipeline/lease.py.
 WRITER = "footage-index"
 FENCED = ("clips", "videos", "failures")
@@ -76,10 +76,10 @@ class Archive:
 
     def exists(self) -> bool:
         """Whether all tables are there."""
-        return self._has("videos")
+        return self.has_table("videos")
 
-    def _has(self, name: str) -> bool:
-        """Whether a table is there."""
+    def has_table(self, name: str) -> bool:
+        """Whether a table is there: one of schema version 1 has no `failures`."""
         return DeltaTable.is_deltatable(self._path(name), self._options)
 
     def _path(self, name: str) -> str:
@@ -100,7 +100,7 @@ class Archive:
                 storage_options=self._options,
             )
         except DeltaError:  # another process is making it in this instant
-            if not self._has(name):
+            if not self.has_table(name):
                 raise
 
     def table(self, name: str, version: int | None = None) -> DeltaTable:
@@ -156,19 +156,22 @@ class Archive:
         return {row["video_id"]: VideoRow(**row) for row in rows}
 
     def shown_revisions(self, space: str) -> Keys:
-        """The `revision_key` of every revision whose clips can be seen."""
+        """Every revision whose clips can be seen."""
         return shown_keys(self.current_videos(space, ["status"]))
 
-    def last_revisions(self, space: str) -> dict[str, int]:
-        """The highest revision that a row names, by video_id."""
-        rows = self._read("videos", ["video_id", "revision"], space=space)
+    def last_revisions(self, space: str, video_ids: list[str]) -> dict[str, int]:
+        """The highest revision that a row names, by video_id, of some videos."""
+        wanted = pc.is_in(pc.field("video_id"), pa.array(video_ids, pa.string())) & (pc.field("space") == space)
+        rows = self._dataset("videos").scanner(["video_id", "revision"], filter=wanted, **parts.STREAM).to_table()
         highest = rows.group_by("video_id").aggregate([("revision", "max")])
         return dict(zip(highest["video_id"].to_pylist(), highest["revision_max"].to_pylist(), strict=True))
 
     def spaces(self) -> list[str]:
         """Every space that a video or a clip belongs to."""
-        partitions = self.table("clips").partitions()
-        return sorted({*self._read("videos", ["space"])["space"].to_pylist(), *(p["space"] for p in partitions)})
+        named = {partition["space"] for partition in self.table("clips").partitions()}
+        for batch in self._dataset("videos").to_batches(columns=["space"], **parts.STREAM):
+            named.update(pc.unique(batch["space"]).to_pylist())
+        return sorted(named)
 
     def widths(self) -> dict[str, int]:
         """How wide the vectors of each space are, as the runs that made them wrote down."""
@@ -222,7 +225,7 @@ class Archive:
 
     def fence(self) -> None:
         """Makes this term the lowest that may write: whoever held the lease before is shut out of every table."""
-        for name in filter(self._has, FENCED):  # version 1 had less
+        for name in filter(self.has_table, FENCED):  # version 1 had less
             try:
                 self._transact(name, [])
             except CommitFailedError:  # who held the lease before committed in this very instant: once more, behind it
@@ -261,18 +264,22 @@ class Archive:
         shown = self.shown_revisions(space)
         needed = list(dict.fromkeys([*columns, "clip_id", "video_id", "revision"]))
         clips = self._read("clips", needed, space=space)
-        return clips.filter(pc.is_in(revision_key(clips), shown)).sort_by("clip_id").select(columns)
+        return clips.filter(shown.has(keys.of_revisions(clips))).sort_by("clip_id").select(columns)
 
     def visible_batches(self, space: str, columns: list[str], shown: Keys | None = None) -> Iterator[pa.RecordBatch]:
         """As `visible_clips`, a few hundred at a time in no order: memory does not grow with the archive.
 
-        `shown` are the `revision_key`s that can be seen, if that was decided already.
+        `shown` are the revisions that can be seen, if that was decided already.
         """
         shown = self.shown_revisions(space) if shown is None else shown
         needed = list(dict.fromkeys([*columns, "video_id", "revision"]))
+        for batch in self._clip_batches(space, needed):
+            yield batch.filter(shown.has(keys.of_revisions(batch))).select(columns)
+
+    def _clip_batches(self, space: str, columns: list[str]) -> Iterator[pa.RecordBatch]:
+        """All clips of a space, shown or not, a few hundred at a time."""
         stream = parts.STREAM | {"batch_size": parts.ROWS_PER_BATCH}
-        for batch in self._dataset("clips").to_batches(columns=needed, filter=pc.field("space") == space, **stream):
-            yield batch.filter(pc.is_in(revision_key(batch), value_set=shown)).select(columns)
+        yield from self._dataset("clips").to_batches(columns=columns, filter=pc.field("space") == space, **stream)
 
     def clips_by_id(self, space: str, clip_ids: list[str], columns: list[str]) -> dict[str, dict[str, Any]]:
         """Rows of the named clips, by clip_id."""
@@ -284,10 +291,12 @@ class Archive:
     def pending_units(self, space: str) -> tuple[dict[str, UnitOutcome], dict[str, int]]:
         """Units that are committed although no video row shows them, and the highest such revision by video_id."""
         columns = ["unit_id", "video_id", "revision", "intact_samples"]
-        clips = self._read("clips", columns, space=space)
-        videos = self._read("videos", ["video_id", "revision"], space=space)
         # A revision that any row ever named, shown or superseded, belongs to a finished run and is nothing to resume.
-        hidden = clips.filter(pc.invert(pc.is_in(revision_key(clips), revision_key(videos))))
+        named = Keys(map(keys.of_revisions, self.video_batches(space, ["video_id", "revision"])))
+        clips = self._clip_batches(space, columns)
+        hidden = (
+            row for batch in clips for row in batch.filter(pc.invert(named.has(keys.of_revisions(batch)))).to_pylist()
+        )
         outcomes: dict[str, UnitOutcome] = {}
         revisions: dict[str, int] = {}
         for (unit_id, video_id, revision), rows in _grouped(hidden):
@@ -307,7 +316,7 @@ class Archive:
 
     def letters(self, space: str) -> dict[Place, Letter]:
         """The current letter of each place in a space, settled ones too, oldest first."""
-        if not self._has("failures"):
+        if not self.has_table("failures"):
             return {}  # schema version 1, not indexed into since
         rows = self._read("failures", space=space).sort_by("last_seen").to_pylist()
         return {letter.place: letter for letter in (Letter(**row) for row in rows)}
@@ -372,18 +381,13 @@ def current_rows(rows: pa.Table) -> pa.Table:
 
 
 def shown_keys(videos: pa.Table) -> Keys:
-    """Of current rows, the `revision_key` of those whose clips can be seen."""
-    return revision_key(videos.filter(pc.is_in(videos["status"], pa.array(SHOWN)))).combine_chunks()
+    """Of current rows, the revisions whose clips can be seen."""
+    return Keys([keys.of_revisions(videos.filter(pc.is_in(videos["status"], pa.array(SHOWN))))])
 
 
-def revision_key(rows: pa.Table | pa.RecordBatch) -> Any:
-    """One text per row that is equal for equal (video_id, revision)."""
-    return pc.binary_join_element_wise(rows["video_id"], pc.cast(rows["revision"], pa.string()), ":")
-
-
-def _grouped(rows: pa.Table) -> Iterable[tuple[tuple[str, str, int], list[dict[str, Any]]]]:
+def _grouped(rows: Iterable[dict[str, Any]]) -> Iterable[tuple[tuple[str, str, int], list[dict[str, Any]]]]:
     """Rows by (unit_id, video_id, revision)."""
     groups: dict[tuple[str, str, int], list[dict[str, Any]]] = {}
-    for row in rows.to_pylist():
+    for row in rows:
         groups.setdefault((row["unit_id"], row["video_id"], row["revision"]), []).append(row)
     return groups.items()

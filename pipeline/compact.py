@@ -1,4 +1,4 @@
-"""Tidying an archive: small files merged, clips that nobody can see dropped, files that no commit names deleted.
+"""Tidying an archive: small files merged, rows that nobody can see dropped, files that no commit names deleted.
 
 What can be seen stays the same to the bit. Every step is one transaction, so that a kill between two loses nothing, and
 readers keep the snapshot they opened until its files are vacuumed. What an interrupted run can still take over is kept.
@@ -13,24 +13,16 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import pyarrow as pa
-import pyarrow.compute as pc
-
-from pipeline import delta_log, lease, parts, scratch, stores, vectors
-from pipeline.archive import Archive, Keys, revision_key
+from pipeline import delta_log, keeping, lease, parts, scratch, stores, vectors
+from pipeline.archive import Archive
 from pipeline.delta_log import TableFile
-from pipeline.runs import serving_run
-from schemas.errors import ArchiveError, InputError, first_line
+from pipeline.keeping import Mask
+from pipeline.runs import retired, serving_run
+from schemas.errors import ArchiveError, InputError
 
-# Hidden clips that no run took over for so long never will be; until then they stay, whatever the retention.
-ABANDONED_DAYS = 7.0
 # Rows of `videos` go before their clips: without the one, the other is hidden; the other way round it would be lost.
-ORDER = ("videos", "clips", "tags", "runs")
-
-Mask = Callable[[pa.RecordBatch, TableFile], pa.BooleanArray]  # of rows of a file, which stay
-Revision = tuple[str, int]  # video_id, revision
+ORDER = ("videos", "clips", "tags", "runs", "failures")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,6 +54,14 @@ class TableChange:
     bytes_after: int | None
 
 
+@dataclass(frozen=True, slots=True)
+class RetiredSpace:
+    """A space that served once and serves no more; nobody asked that it be kept."""
+
+    space: str
+    size_bytes: int  # of its clips and its index
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CompactReport:
     """What tidying did, or with `dry_run` would do."""
@@ -72,16 +72,8 @@ class CompactReport:
     resumable_clips: int  # hidden, and kept for the next index run to take over
     deleted_files: int  # that no commit names, or none has for as long as files are retained
     deleted_bytes: int
+    retired: tuple[RetiredSpace, ...]  # that are still there, for the user to drop
     wall_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class Holding:
-    """How many rows of one revision are in one file."""
-
-    file: TableFile
-    revision: Revision
-    row_count: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,19 +114,22 @@ def _tidied(archive: Archive, settings: CompactSettings, watch: Callable[[str], 
     _check_spaces(archive, settings.drop_spaces)
     job = _Job(archive, settings, time.time(), watch)
     # Before anything is read: what is committed from here on is in none of these files, and not judged.
-    files = {name: delta_log.files(archive, name) for name in ORDER}
-    masks, resumable_clips = _masks(job, files)
-    changes = {name: _compact_table(job, name, files[name], masks.get(name)) for name in ORDER}
-    deleted_files, deleted_bytes = _sweep(job)
+    files = {name: delta_log.files(archive, name) for name in ORDER if archive.has_table(name)}
+    kept = keeping.masks(archive, files, settings.drop_spaces, _abandoned_ms(job))
+    changes = {name: _compact_table(job, name, files[name], kept.masks.get(name)) for name in files}
+    deleted_files, deleted_bytes = _sweep(job, files)
     if not settings.dry_run:
         _refresh_indexes(job)
+        job.watch("lease")
+        lease.tidy(archive.folder)
     return CompactReport(
         archive=str(archive.folder),
         dry_run=settings.dry_run,
         tables=changes,
-        resumable_clips=resumable_clips,
+        resumable_clips=kept.resumable_clips,
         deleted_files=deleted_files,
         deleted_bytes=deleted_bytes,
+        retired=_retired(job),
         wall_s=time.perf_counter() - began,
     )
 
@@ -148,76 +143,24 @@ def _check_spaces(archive: Archive, drop_spaces: Sequence[str]) -> None:
         raise InputError(f"the space {serving} is the one that answers; index into another before dropping it")
 
 
-# --- which rows stay
+def _abandoned_ms(job: _Job) -> float:
+    """Since when a run must have taken hidden clips over."""
+    return 1000 * (job.began_s - 86400 * max(keeping.ABANDONED_DAYS, job.settings.retention_days))
 
 
-def _masks(job: _Job, files: Mapping[str, list[TableFile]]) -> tuple[dict[str, Mask], int]:
-    """Per table which rows stay (no mask: all of them), and how many clips stay for an interrupted run's sake."""
-    archive, drop_spaces = job.archive, job.settings.drop_spaces
-    kept = {space: pa.array([], pa.string()) for space in drop_spaces}
-    resumable_clips, abandoned_s = 0, job.began_s - 86400 * max(ABANDONED_DAYS, job.settings.retention_days)
-    for space in set(archive.spaces()) - set(drop_spaces):
-        shown = archive.shown_revisions(space)
-        hidden = _hidden(archive, [file for file in files["clips"] if file.partition["space"] == space], shown)
-        pending = resumable(hidden, archive.last_revisions(space), abandoned_s * 1000)
-        resumable_clips += sum(pending.values())
-        waiting = pa.array([f"{video_id}:{revision}" for video_id, revision in pending], pa.string())
-        kept[space] = pa.concat_arrays([shown, waiting])
-    masks: dict[str, Mask] = {"clips": lambda rows, file: _kept_clips(rows, kept.get(file.partition["space"] or ""))}
-    if files["tags"]:
-        seen = _seen_ids(archive, set(kept) - set(drop_spaces))
-        masks["tags"] = lambda rows, _: pc.is_in(rows["clip_id"], value_set=seen)
-    if drop_spaces:
-        dropped = pa.array(drop_spaces, pa.string())
-        masks["videos"] = lambda rows, _: pc.invert(pc.is_in(rows["space"], value_set=dropped))
-    return masks, resumable_clips
-
-
-def _kept_clips(rows: pa.RecordBatch, kept: Keys | None) -> Any:
-    """Which clips belong to the revisions that are kept; all where the space was made after the list was."""
-    keys = revision_key(rows)
-    return pc.is_in(keys, value_set=kept) if kept is not None else pc.is_valid(keys)
-
-
-def _seen_ids(archive: Archive, spaces: Iterable[str]) -> Any:
-    """The ids of all clips that can be seen."""
-    batches = [batch for space in spaces for batch in archive.visible_batches(space, ["clip_id"])]
-    return pa.Table.from_batches(batches, pa.schema([("clip_id", pa.string())]))["clip_id"].combine_chunks()
-
-
-def _hidden(archive: Archive, files: Iterable[TableFile], shown: Keys) -> list[Holding]:
-    """Which files hold how many rows of revisions that cannot be seen."""
-    found = []
-    for file in files:
-        rows = pa.Table.from_batches(
-            list(_read(archive, "clips", [file], ["video_id", "revision"])),
-            pa.schema([("video_id", pa.string()), ("revision", pa.int32())]),
+def _retired(job: _Job) -> tuple[RetiredSpace, ...]:
+    """The spaces that could be dropped and were not."""
+    there = set(job.archive.spaces()) - set(job.settings.drop_spaces)
+    clips = delta_log.files(job.archive, "clips")
+    return tuple(
+        RetiredSpace(
+            space,
+            sum(file.size_bytes for file in clips if file.partition["space"] == space)
+            + sum(file.stat().st_size for file in job.archive.index_folder(space).rglob("*") if file.is_file()),
         )
-        rows = rows.filter(pc.invert(pc.is_in(revision_key(rows), value_set=shown)))
-        counts = rows.group_by(["video_id", "revision"]).aggregate([([], "count_all")])
-        found += [Holding(file, (row["video_id"], row["revision"]), row["count_all"]) for row in counts.to_pylist()]
-    return found
-
-
-def resumable(hidden: Iterable[Holding], last: Mapping[str, int], cutoff_ms: float) -> dict[Revision, int]:
-    """Hidden revisions that the next index run can take over, with their clips.
-
-    That is a video's highest one, if it is above the last that a video row names (`last`, by video_id): the planner
-    asks for no other. One that nobody took over since `cutoff_ms` never will be.
-    """
-    clips: dict[Revision, int] = defaultdict(int)
-    newest_ms: dict[Revision, int] = defaultdict(int)
-    highest: dict[str, int] = {}
-    for holding in hidden:
-        video_id, revision = holding.revision
-        clips[holding.revision] += holding.row_count
-        newest_ms[holding.revision] = max(newest_ms[holding.revision], holding.file.modified_ms)
-        highest[video_id] = max(revision, highest.get(video_id, 0))
-    return {
-        (video_id, revision): clips[video_id, revision]
-        for video_id, revision in clips
-        if revision == highest[video_id] > last.get(video_id, 0) and newest_ms[video_id, revision] > cutoff_ms
-    }
+        for space in retired(job.archive)
+        if space in there
+    )
 
 
 # --- rewriting files
@@ -264,13 +207,9 @@ def _compact_table(job: _Job, name: str, files: list[TableFile], keep: Mask | No
     )
 
 
-# What a mask looks at, so that counting reads no vectors.
-MASK_COLUMNS = {"videos": ["space"], "clips": ["video_id", "revision"], "tags": ["clip_id"]}
-
-
 def _count_dropped(archive: Archive, name: str, file: TableFile, keep: Mask) -> int:
     """How many rows of a file a mask drops."""
-    batches = _read(archive, name, [file], MASK_COLUMNS[name])
+    batches = delta_log.rows(archive, name, [file], keeping.COLUMNS[name])
     return sum(batch.num_rows - keep(batch, file).true_count for batch in batches)
 
 
@@ -280,7 +219,7 @@ def _merge(job: _Job, name: str, group: list[TableFile], keep: Mask | None) -> N
     path = "/".join([*folders, f"part-{uuid.uuid4().hex}.parquet"])
     file = job.archive.folder / name / path
     job.watch(f"write {name}")
-    batches = _read(job.archive, name, group)
+    batches = delta_log.rows(job.archive, name, group)
     kept = (batch.filter(keep(batch, group[0])) for batch in batches) if keep else batches
     try:
         count = parts.write_batches(file, parts.file_schema(name), kept)
@@ -295,27 +234,14 @@ def _merge(job: _Job, name: str, group: list[TableFile], keep: Mask | None) -> N
         file.unlink()
 
 
-def _read(
-    archive: Archive, name: str, files: list[TableFile], columns: list[str] | None = None
-) -> Iterable[pa.RecordBatch]:
-    """Rows of a table's files. Raises ArchiveError for damage, which must not be copied into a sound file."""
-    paths = [archive.folder / name / file.path for file in files]
-    try:
-        yield from parts.read_batches(paths, parts.file_schema(name), columns)
-    except (OSError, pa.ArrowInvalid) as error:
-        raise ArchiveError(
-            f"a file of the table {name!r} is damaged ({first_line(error)}); see: footage verify {archive.folder}"
-        ) from error
-
-
 # --- files nobody needs
 
 
-def _sweep(job: _Job) -> tuple[int, int]:
+def _sweep(job: _Job, names: Iterable[str]) -> tuple[int, int]:
     """Deletes the files of tables and the folders of dead runs that nobody needs; returns how many, and their bytes."""
     count, size_bytes = 0, 0
     retention_h = math.ceil(job.settings.retention_days * 24)
-    for name in ORDER:
+    for name in names:
         job.watch(f"vacuum {name}")
         sizes = stores.sizes(job.archive.folder / name)
         gone = delta_log.vacuum(job.archive, name, retention_h, dry_run=job.settings.dry_run)

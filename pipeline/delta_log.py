@@ -9,17 +9,17 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 import pyarrow as pa
 from deltalake.exceptions import CommitFailedError
 from deltalake.transaction import AddAction, RemoveAction
 
-from pipeline import stores
+from pipeline import parts, stores
 from pipeline.archive import Archive
 from schemas import tables
-from schemas.errors import ArchiveError
+from schemas.errors import ArchiveError, first_line
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +53,19 @@ def files(archive: Archive, name: str, version: int | None = None) -> list[Table
         for row in rows
     ]
     return sorted(found, key=lambda file: file.path)
+
+
+def rows(
+    archive: Archive, name: str, of: list[TableFile], columns: list[str] | None = None
+) -> Iterator[pa.RecordBatch]:
+    """Rows of a table's files. Raises ArchiveError for damage, which must not be copied into a sound file."""
+    paths = [archive.folder / name / file.path for file in of]
+    try:
+        yield from parts.read_batches(paths, parts.file_schema(name), columns)
+    except (OSError, pa.ArrowInvalid) as error:
+        raise ArchiveError(
+            f"a file of the table {name!r} is damaged ({first_line(error)}); see: footage verify {archive.folder}"
+        ) from error
 
 
 def replace(archive: Archive, name: str, old: Iterable[TableFile], new: Iterable[TableFile]) -> None:

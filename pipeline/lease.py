@@ -182,6 +182,18 @@ def holder_of(folder: str | AnyPath) -> Holder | None:
     return found if found is not None and found.is_alive(time.time()) else None
 
 
+def tidy(folder: str | AnyPath) -> None:
+    """Sums the log of the lease up and deletes the heartbeats before, but for those of the last minutes.
+
+    Takes no lease and disturbs none: nothing is committed, and who holds it reads no more than the end of the log.
+    """
+    path = _path(folder)
+    if DeltaTable.is_deltatable(path, stores.delta_options(folder)):
+        table = _opened(path)
+        table.create_checkpoint()
+        table.cleanup_metadata()
+
+
 def _sentence(folder: str | AnyPath, holder: Holder, now_s: float) -> str:
     """Who holds a lease, and what to do."""
     since = datetime.fromtimestamp(holder.since_s, UTC).isoformat(" ", "seconds").removesuffix("+00:00")

@@ -17,14 +17,12 @@ from functools import cached_property
 from itertools import islice
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import xxhash
-from numpy.typing import NDArray
 
-from pipeline import plan
+from pipeline import keys, plan
 from pipeline.heaps import Heaps, last_of
+from pipeline.keys import Keys
 from pipeline.sources import is_below
 from schemas.records import SourceFile
 
@@ -102,7 +100,7 @@ class Ledger(ExitStack):
 
     def _note(self, uris: list[str], sizes: Sequence[int | None], times: Sequence[float | None]) -> None:
         """Puts files on their heaps."""
-        columns = [_hashes(uris), uris, sizes, times]
+        columns = [keys.of_texts(uris), uris, sizes, times]
         self._files.add(pa.RecordBatch.from_arrays(list(map(pa.array, columns, _FILES.types)), schema=_FILES))
 
     def difference(self, *, trust_nothing: bool = False, anywhere: bool = False) -> Difference:
@@ -155,16 +153,13 @@ class VideoIds:
         self._batches = batches
 
     @cached_property
-    def _sorted(self) -> NDArray[np.uint64]:
-        """All of them as numbers, eight bytes each."""
-        lots = [_numbers(batch) for batch in self._batches]
-        return np.unique(np.concatenate(lots)) if lots else np.zeros(0, np.uint64)
+    def _keys(self) -> Keys:
+        """All of them."""
+        return Keys(keys.of_ids(batch["video_id"]) for batch in self._batches)
 
     def has(self, video_id: str) -> bool:
         """Whether a video of this id is known."""
-        number = np.uint64(int(video_id, 16))
-        place = int(np.searchsorted(self._sorted, number))
-        return place < len(self._sorted) and bool(self._sorted[place] == number)
+        return bool(self._keys.has(keys.of_ids(pa.array([video_id])))[0].as_py())
 
 
 def _compact(batch: Any, folders: Sequence[str]) -> pa.RecordBatch:
@@ -172,10 +167,10 @@ def _compact(batch: Any, folders: Sequence[str]) -> pa.RecordBatch:
     uris = batch["uri"].to_pylist()
     standing = zip(*(batch[name].to_pylist() for name in ("status", "permanent", "attempts")), strict=True)
     columns = [
-        pa.array(_numbers(batch)),
+        pa.array(keys.of_ids(batch["video_id"])),
         batch["revision"],
         batch["indexed_at"],
-        pa.array(_hashes(uris)),
+        pa.array(keys.of_texts(uris)),
         batch["size_bytes"],
         batch["mtime_s"],
         pc.not_equal(batch["status"], "gone"),
@@ -193,16 +188,6 @@ def _looks_same(files: pa.RecordBatch, rows: pa.RecordBatch) -> Any:
 def _live(rows: pa.RecordBatch) -> pa.RecordBatch:
     """Those that are not gone."""
     return rows.filter(rows["is_live"])
-
-
-def _hashes(uris: list[str]) -> NDArray[np.uint64]:
-    """64 bits for each uri."""
-    return np.fromiter((xxhash.xxh3_64_intdigest(uri.encode()) for uri in uris), np.uint64, len(uris))
-
-
-def _numbers(batch: Any) -> NDArray[np.uint64]:
-    """The video ids of rows, which are text, as numbers."""
-    return np.fromiter((int(video_id, 16) for video_id in batch["video_id"].to_pylist()), np.uint64, batch.num_rows)
 
 
 def _ids(numbers: Any) -> list[str]:

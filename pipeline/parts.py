@@ -88,7 +88,8 @@ def read_batches(
     found = [stores.arrow(file) for file in files]
     system = found[0][0] if found else None
     dataset = ds.dataset([path for _, path in found], schema, checked, filesystem=system)
-    yield from dataset.to_batches(columns=columns, batch_size=ROWS_PER_BATCH, batch_readahead=1, fragment_readahead=1)
+    stream = {name: value for name, value in STREAM.items() if name != "fragment_scan_options"}
+    yield from dataset.to_batches(columns=columns, **(stream | {"batch_size": ROWS_PER_BATCH}))
 
 
 def _clip_table(units: list[EmbeddedUnit]) -> pa.Table:

@@ -6,6 +6,7 @@ indexes are built anew. What is sound stays visible throughout. Files stay on th
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -63,13 +64,12 @@ def _drop_files(archive: Archive, name: str, broken: set[str]) -> None:
 
 def _fail_videos(archive: Archive, problems: Iterable[Problem]) -> None:
     """Commits a row for each video that lost clips: failed, not for good, and never tried."""
-    wrong = {(problem.space or "", problem.video_id): problem for problem in problems}
-    known = {
-        (space, row["video_id"]): VideoRow(**row)
-        for space in {space for space, _ in wrong}
-        for row in archive.current_videos(space).to_pylist()
-    }
-    archive.commit_videos(_failed(known[key], problem) for key, problem in wrong.items())
+    wrong = {(problem.space or "", problem.video_id or ""): problem for problem in problems}
+    ids: dict[str, list[str]] = defaultdict(list)
+    for space, video_id in wrong:
+        ids[space].append(video_id)
+    known = {space: archive.rows_of(space, video_ids) for space, video_ids in ids.items()}
+    archive.commit_videos(_failed(known[space][video_id], wrong[space, video_id]) for space, video_id in wrong)
 
 
 def _failed(row: VideoRow, problem: Problem) -> VideoRow:

@@ -110,6 +110,14 @@ def spaces(archive: Archive) -> tuple[SpaceLine, ...]:
     return tuple(_space_line(run, _state(space, serving, found)) for space, run in last.items())
 
 
+def retired(archive: Archive) -> tuple[str, ...]:
+    """The spaces that served once, serve no more, and are not to be kept."""
+    found = archive.runs()
+    serving = serving_run(archive)["space"] if found else None
+    names = dict.fromkeys(run["space"] for run in found)
+    return tuple(space for space in names if _state(space, serving, found) == "retired")
+
+
 def _state(space: str, serving: str | None, found: list[Run]) -> str:
     """What a space is to its archive."""
     if space == serving:

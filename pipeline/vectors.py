@@ -140,10 +140,10 @@ def _read(folder: AnyPath) -> faiss.Index:
         return faiss.read_index(str(file))
 
 
-def check(archive: Archive, space: str, version: int, clip_ids: list[str] | None) -> str | None:
+def check(archive: Archive, space: str, version: int, ids_N: NDArray[np.uint64] | None) -> str | None:
     """What is wrong with the index of a version of the videos; None if nothing is, or if there is none to be wrong.
 
-    `clip_ids` are the clips that it should hold, or None where that is not known.
+    `ids_N` are the clips that it should hold, as numbers, or None where that is not known.
     """
     folder = archive.index_folder(space) / str(version)
     if not _published(folder) and not folder.is_dir():
@@ -158,8 +158,8 @@ def check(archive: Archive, space: str, version: int, clip_ids: list[str] | None
     if manifest.get("videos_version") != version:
         return f"the index of version {version} says that it is of version {manifest.get('videos_version')}"
     held = faiss.vector_to_array(getattr(index, "id_map"))  # noqa: B009  # only some kinds of index have one
-    if clip_ids is not None and not np.array_equal(np.sort(held), np.sort(to_faiss_ids(clip_ids))):
-        return f"the index of version {version} holds {index.ntotal} clips that are not the {len(clip_ids)} seen"
+    if ids_N is not None and not np.array_equal(np.sort(held), np.sort(ids_N.view(np.int64))):
+        return f"the index of version {version} holds {index.ntotal} clips that are not the {len(ids_N)} seen"
     return None
 
 

@@ -1,7 +1,8 @@
 """Is an archive sound? Looks at every file that the tables name, and says what is wrong and which command mends it.
 
 Reads files and not tables, so that one damaged file hides nothing of the others. Changes nothing; `pipeline/repair.py`
-does. What is half committed while a run is at work is named as unfinished.
+does. What is half committed while a run is at work is named as unfinished. Videos and clips are compared on heaps
+(`pipeline/heaps.py`); of each clip that can be seen eight bytes are held, to be compared with the index.
 """
 
 # N clips, E joint dimension
@@ -9,29 +10,51 @@ does. What is half committed while a run is at work is named as unfinished.
 from __future__ import annotations
 
 import time
-from collections import Counter, defaultdict
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
-from pipeline import delta_log, parts, sources, thumbnails, vectors
-from pipeline.archive import SHOWN, Archive, current_rows
+from pipeline import delta_log, keys, parts, sources, thumbnails, vectors
+from pipeline.archive import SHOWN, Archive
 from pipeline.delta_log import TableFile
+from pipeline.heaps import Heaps, last_of
+from pipeline.keys import Keys, Numbers
+from schemas import tables
 from schemas.errors import ArchiveError, UnreadableFile, first_line
 from schemas.records import SourceFile
 
+NOTHING = {"clip_count": 0, "clip_count_distinct": 0, "is_bad_vector_any": False, "is_bad_thumbnail_any": False}
 LENGTH_TOLERANCE = 2e-3  # of a unit vector at float16 precision: 512 roundings of 2^-11 each, and room
 
 Kind = Literal[
     "table", "file_missing", "file_size", "file_damaged", "clip_count", "doubled", "vector", "thumbnail", "unfinished",
     "index", "source_missing", "source_changed",
 ]  # fmt: skip
-Revision = tuple[str, int]  # video_id, revision
+Revision = tuple[int, int]  # a video's number, revision
+Digest = Callable[[TableFile, Iterator[pa.RecordBatch]], list[pa.RecordBatch]]  # what is kept of a file's rows
+
+_VIDEO = pa.field("video", pa.uint64())  # the id as a number
+_VIDEO_COLUMNS = ("video_id", "revision", "space", "indexed_at", "uri", "status", "clip_count", "fingerprint",
+                  "size_bytes", "mtime_s")  # fmt: skip
+_VIDEOS = pa.schema([_VIDEO, *(tables.VIDEOS.field(name) for name in _VIDEO_COLUMNS)])
+_CLIPS = pa.schema(
+    [
+        _VIDEO,
+        ("revision", pa.int32()),
+        ("space", pa.string()),
+        ("clip", pa.uint64()),  # as `video`
+        ("is_bad_vector", pa.bool_()),
+        ("is_bad_thumbnail", pa.bool_()),
+    ]
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -60,22 +83,14 @@ class VerifyReport:
 
 
 @dataclass(slots=True)
-class _Clips:
-    """What one file holds, or all files of a space."""
+class _Space:
+    """What is found out about a space on the way."""
 
-    ids: list[str] = field(default_factory=list)
-    revisions: Counter[Revision] = field(default_factory=Counter)
-    bad_vectors: set[Revision] = field(default_factory=set)
-    bad_thumbnails: set[Revision] = field(default_factory=set)
-    owners: list[Revision] = field(default_factory=list)  # of `ids`
-
-    def add(self, other: _Clips) -> None:
-        """Takes in what another file holds."""
-        self.ids += other.ids
-        self.owners += other.owners
-        self.revisions += other.revisions
-        self.bad_vectors |= other.bad_vectors
-        self.bad_thumbnails |= other.bad_thumbnails
+    shown: int = 0  # videos
+    ids: list[Numbers] = field(default_factory=list)  # of the clips of these
+    is_complete: bool = True  # as far as the rows of videos say
+    waiting_clips: int = 0
+    waiting_videos: int = 0
 
 
 @dataclass(slots=True)
@@ -104,22 +119,30 @@ def verify(folder: str | Path, *, deep: bool = False) -> VerifyReport:
     began = time.perf_counter()
     look = _Look(Archive.open(folder), deep)
     look.videos_version = _videos_version(look)
-    # Videos before clips: what a run commits in between is unfinished to us, and never a clip that is missing.
-    videos = _rows(look, "videos")
-    clips = _clips(look)
-    for name in ("tags", "runs"):
-        _rows(look, name)
-    shown = 0
-    is_readable = not any(problem.kind == "table" for problem in look.problems)
-    for space in sorted({*videos["space"].to_pylist(), *clips}) if is_readable else ():
-        rows = videos.filter(pc.equal(videos["space"], space))
-        shown += _check_space(look, space, rows, clips.get(space, _Clips()))
+    spaces: defaultdict[str, _Space] = defaultdict(_Space)
+    clip_count = 0
+    with Heaps(_VIDEOS, "video") as videos, Heaps(_CLIPS, "video") as clips:
+        # Videos before clips: what a run commits in between is unfinished to us, and never a clip that is missing.
+        _fill(videos, _scanned(look, "videos", _video_rows))
+        _fill(clips, _scanned(look, "clips", partial(_clip_rows, _widths(look), deep=deep)))
+        for name in ("tags", "runs", "failures"):
+            if name != "failures" or look.archive.has_table(name):  # an archive of schema version 1 has none
+                deque(_scanned(look, name, _no_rows), maxlen=0)
+        first = len(look.problems)
+        is_readable = not any(problem.kind == "table" for problem in look.problems)
+        for rows, held in zip(videos, clips, strict=True):
+            clip_count += held.num_rows
+            if is_readable:
+                _compare(look, rows, held, spaces)
+    look.problems[first:] = sorted(look.problems[first:], key=lambda problem: (problem.space or "", problem.subject))
+    for space, found in sorted(spaces.items()):
+        _conclude(look, space, found)
     return VerifyReport(
         archive=str(look.archive.folder),
         deep=deep,
         files=look.file_count,
-        videos=shown,
-        clips=sum(len(found.ids) for found in clips.values()),
+        videos=sum(found.shown for found in spaces.values()),
+        clips=clip_count,
         problems=tuple(look.problems),
         wall_s=time.perf_counter() - began,
     )
@@ -160,38 +183,58 @@ def _file_problem(look: _Look, kind: Kind, name: str, file: TableFile, what: str
     look.problems.append(Problem(kind=kind, subject=f"{name}/{file.path}", what=what, remedy=remedy))
 
 
-def _scanned(
-    look: _Look, name: str, digest: Callable[[TableFile, Iterator[pa.RecordBatch]], Any]
-) -> Iterator[tuple[TableFile, Any]]:
-    """Every sound file with what `digest` makes of its rows; one whose pages do not read becomes a problem."""
+def _scanned(look: _Look, name: str, digest: Digest) -> Iterator[list[pa.RecordBatch]]:
+    """What `digest` keeps of every sound file; one whose pages do not read becomes a problem, and none of it counts."""
     for file in _sound_files(look, name):
         path = look.archive.folder / name / file.path
         try:
-            yield file, digest(file, parts.read_batches([path], parts.file_schema(name)))
+            yield digest(file, parts.read_batches([path], parts.file_schema(name)))
         except (OSError, pa.ArrowInvalid) as error:
             _file_problem(look, "file_damaged", name, file, f"does not read: {first_line(error)}")
 
 
-def _rows(look: _Look, name: str) -> pa.Table:
-    """All rows of the sound files of a small table."""
-    batches = [batch for _, found in _scanned(look, name, lambda _, batches: list(batches)) for batch in found]
-    return pa.Table.from_batches(batches, parts.file_schema(name))
+def _fill(heaps: Heaps, files: Iterable[list[pa.RecordBatch]]) -> None:
+    """Puts what was kept of files on heaps."""
+    for file in files:
+        for batch in file:
+            heaps.add(batch)
 
 
-def _clips(look: _Look) -> dict[str, _Clips]:
-    """What the sound files of the clips table hold, by space. Vectors and pictures are looked at as they pass."""
-    found: dict[str, _Clips] = defaultdict(_Clips)
-    widths = _widths(look)
+def _no_rows(_: TableFile, batches: Iterator[pa.RecordBatch]) -> list[pa.RecordBatch]:
+    """Nothing of a table that need only be readable."""
+    deque(batches, maxlen=0)
+    return []
 
-    def digest(file: TableFile, batches: Iterator[pa.RecordBatch]) -> _Clips:
-        clips = _Clips()
-        for batch in batches:
-            _digest(batch, widths.get(file.partition["space"] or ""), clips, deep=look.deep)
-        return clips
 
-    for file, clips in _scanned(look, "clips", digest):
-        found[file.partition["space"] or ""].add(clips)
-    return found
+def _video_rows(_: TableFile, batches: Iterator[pa.RecordBatch]) -> list[pa.RecordBatch]:
+    """Rows of videos in `_VIDEOS`."""
+    return [
+        pa.RecordBatch.from_arrays(
+            [pa.array(keys.of_ids(batch["video_id"])), *(batch[name] for name in _VIDEO_COLUMNS)], schema=_VIDEOS
+        )
+        for batch in batches
+    ]
+
+
+def _clip_rows(
+    widths: Mapping[str, int], file: TableFile, batches: Iterator[pa.RecordBatch], *, deep: bool
+) -> list[pa.RecordBatch]:
+    """Rows of clips in `_CLIPS`. Vectors, and pictures if asked, are looked at as they pass."""
+    space = file.partition["space"] or ""
+    return [
+        pa.RecordBatch.from_arrays(
+            [
+                pa.array(keys.of_ids(batch["video_id"])),
+                batch["revision"],
+                pa.array([space] * batch.num_rows, pa.string()),
+                pa.array(keys.of_ids(batch["clip_id"])),
+                pa.array(~_are_unit(batch["embedding"], widths.get(space))),
+                pa.array([deep and not thumbnails.decodes(each.as_py()) for each in batch["thumbnail"]], pa.bool_()),
+            ],
+            schema=_CLIPS,
+        )
+        for batch in batches
+    ]
 
 
 def _widths(look: _Look) -> dict[str, int]:
@@ -202,87 +245,89 @@ def _widths(look: _Look) -> dict[str, int]:
         return {}
 
 
-def _digest(batch: pa.RecordBatch, width: int | None, clips: _Clips, *, deep: bool) -> None:
-    """Enters a batch of clips."""
-    owners = list(zip(batch["video_id"].to_pylist(), batch["revision"].to_pylist(), strict=True))
-    clips.ids += batch["clip_id"].to_pylist()
-    clips.owners += owners
-    clips.revisions.update(owners)
-    is_unit = _are_unit(batch["embedding"], width)
-    clips.bad_vectors |= {owner for owner, sound in zip(owners, is_unit, strict=True) if not sound}
-    if deep:
-        pictures = zip(owners, batch["thumbnail"], strict=True)
-        clips.bad_thumbnails |= {owner for owner, picture in pictures if not thumbnails.decodes(picture.as_py())}
-
-
-def _are_unit(column: pa.ListArray, width: int | None) -> list[bool]:
+def _are_unit(column: pa.ListArray, width: int | None) -> NDArray[np.bool_]:
     """Of vectors N x E, whether each has unit length and the width of its space (that of the first if not known)."""
     widths_N = pc.fill_null(pc.list_value_length(column), 0).to_numpy(zero_copy_only=False)
     values = column.flatten().to_numpy(zero_copy_only=False).astype(np.float64)
     starts_N = np.concatenate([[0], np.cumsum(widths_N)[:-1]]) if len(widths_N) else widths_N
     lengths_N = np.sqrt(np.add.reduceat(np.append(values**2, 0), starts_N)) if len(widths_N) else widths_N
     expected = width or (widths_N[0] if len(widths_N) else 0)
-    is_sound_N = (widths_N == expected) & (np.abs(lengths_N - 1) < LENGTH_TOLERANCE)
-    return [bool(is_sound) for is_sound in is_sound_N]
+    is_sound_N: NDArray[np.bool_] = (widths_N == expected) & (np.abs(lengths_N - 1) < LENGTH_TOLERANCE)
+    return is_sound_N
 
 
 # --- rows
 
 
-def _check_space(look: _Look, space: str, rows: pa.Table, clips: _Clips) -> int:
-    """Holds the videos of a space against its clips, its index and, if asked, its files; how many are shown."""
-    current = current_rows(rows).to_pylist()
-    shown = {(row["video_id"], row["revision"]): row for row in current if row["status"] in SHOWN}
-    found_before = len(look.problems)
-    _check_counts(look, shown, clips)
-    is_complete = len(look.problems) == found_before
-    _check_unfinished(look, space, rows, clips)
-    ids = [clip_id for clip_id, owner in zip(clips.ids, clips.owners, strict=True) if owner in shown]
+def _compare(look: _Look, rows: pa.RecordBatch, clips: pa.RecordBatch, spaces: defaultdict[str, _Space]) -> None:
+    """Holds the videos of a heap against their clips, one space after the other."""
+    for space in {*pc.unique(rows["space"]).to_pylist(), *pc.unique(clips["space"]).to_pylist()}:
+        mine, held = (each.filter(pc.equal(each["space"], space)) for each in (rows, clips))
+        current = last_of(mine, "video", ("revision", "indexed_at"))
+        shown = current.filter(pc.is_in(current["status"], pa.array(SHOWN)))
+        found, counts = spaces[space], _counts(held)
+        found.shown += shown.num_rows
+        found.is_complete &= _check_counts(look, shown.to_pylist(), counts)
+        can_be_seen = Keys([keys.of_revisions(shown)]).has(keys.of_pairs(held["video"], held["revision"]))
+        found.ids.append(held["clip"].filter(can_be_seen).to_numpy())
+        _count_unfinished(found, current, counts)
+        if look.deep:
+            _check_sources(look, shown.to_pylist())
+
+
+def _conclude(look: _Look, space: str, found: _Space) -> None:
+    """What can be said of a space when all its rows have passed."""
+    # Clips of a revision that no row names are what an interrupted run left, or the row was lost.
+    if found.waiting_clips:
+        count = f"{found.waiting_clips} clips of {found.waiting_videos} videos"
+        what = f"{count} have no video row: a run was cut short, or is at work"
+        look.problems.append(Problem(kind="unfinished", subject=space, what=what, remedy=look.reindex, space=space))
     version = look.archive.version("videos")
-    is_known = is_complete and version == look.videos_version  # else a run has committed since, and these are not all
-    if (wrong := vectors.check(look.archive, space, version, ids if is_known else None)) is not None:
+    is_known = found.is_complete and version == look.videos_version  # else a run has committed since: these are not all
+    ids = np.concatenate(found.ids) if is_known else None
+    if (wrong := vectors.check(look.archive, space, version, ids)) is not None:
         remedy = f"footage verify {look.archive.folder} --repair"
         look.problems.append(Problem(kind="index", subject=space, what=wrong, remedy=remedy, space=space))
-    if look.deep:
-        _check_sources(look, shown.values())
-    return len(shown)
 
 
-def _check_counts(look: _Look, shown: Mapping[Revision, dict[str, Any]], clips: _Clips) -> None:
-    """Every shown video has the clips that its row counts, each once, all sound."""
-    times = Counter(zip(clips.owners, clips.ids, strict=True))
-    doubled = {owner for (owner, _), count in times.items() if count > 1}
-    for key, row in shown.items():
-        found = clips.revisions[key]
+def _counts(clips: pa.RecordBatch) -> dict[Revision, dict[str, Any]]:
+    """What there is of each revision."""
+    what = [("clip", "count"), ("clip", "count_distinct"), ("is_bad_vector", "any"), ("is_bad_thumbnail", "any")]
+    rows = pa.Table.from_batches([clips]).group_by(["video", "revision"]).aggregate(what)
+    return {(row["video"], row["revision"]): row for row in rows.to_pylist()}
+
+
+def _count_unfinished(found: _Space, current: pa.RecordBatch, counts: Mapping[Revision, dict[str, Any]]) -> None:
+    """Counts clips of revisions higher than any that a row names."""
+    named = dict(zip(current["video"].to_pylist(), current["revision"].to_pylist(), strict=True))
+    waiting = [row["clip_count"] for (video, revision), row in counts.items() if revision > named.get(video, 0)]
+    found.waiting_videos += len(waiting)
+    found.waiting_clips += sum(waiting)
+
+
+def _check_counts(look: _Look, shown: Iterable[Mapping[str, Any]], counts: Mapping[Revision, dict[str, Any]]) -> bool:
+    """Whether every shown video has the clips that its row counts, each once, all sound."""
+    found_before = len(look.problems)
+    for row in shown:
+        found = counts.get((row["video"], row["revision"]), NOTHING)
         wrong: list[tuple[Kind, str]] = []
-        if key in doubled:
+        if found["clip_count"] != found["clip_count_distinct"]:
             wrong.append(("doubled", "clips are there more than once"))
-        elif found != row["clip_count"]:
-            wrong.append(("clip_count", f"{found} clips are there; its row counts {row['clip_count']}"))
-        if key in clips.bad_vectors:
+        elif found["clip_count"] != row["clip_count"]:
+            wrong.append(("clip_count", f"{found['clip_count']} clips are there; its row counts {row['clip_count']}"))
+        if found["is_bad_vector_any"]:
             wrong.append(("vector", "vectors are not of unit length, or not as wide as those of their space"))
-        if key in clips.bad_thumbnails:
+        if found["is_bad_thumbnail_any"]:
             wrong.append(("thumbnail", "thumbnails are no pictures"))
         for kind, what in wrong:
             _video_problem(look, kind, row, what, look.repair)
+    return len(look.problems) == found_before
 
 
 def _video_problem(look: _Look, kind: Kind, row: Mapping[str, Any], what: str, remedy: str) -> None:
     look.problems.append(
         Problem(kind=kind, subject=row["uri"], what=what, remedy=remedy, space=row["space"], video_id=row["video_id"])
     )
-
-
-def _check_unfinished(look: _Look, space: str, rows: pa.Table, clips: _Clips) -> None:
-    """Clips of a revision that no row names are what an interrupted run left, or the row was lost."""
-    named: Counter[str] = Counter()
-    for video_id, revision in zip(rows["video_id"].to_pylist(), rows["revision"].to_pylist(), strict=True):
-        named[video_id] = max(named[video_id], revision)
-    waiting = {key: count for key, count in clips.revisions.items() if key[1] > named[key[0]]}
-    if waiting:
-        count = f"{sum(waiting.values())} clips of {len(waiting)} videos"
-        what = f"{count} have no video row: a run was cut short, or is at work"
-        look.problems.append(Problem(kind="unfinished", subject=space, what=what, remedy=look.reindex, space=space))
 
 
 def _check_sources(look: _Look, rows: Iterable[Mapping[str, Any]]) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from pipeline import delta_log
 from pipeline.archive import Archive
-from tests.pipeline.factories import SPACE, add_video, log_run
+from tests.pipeline.factories import SPACE, add_video, commit, embedded, log_run, unit_of, video_row
 
 
 @pytest.fixture
@@ -43,6 +43,20 @@ def test_compact_says_what_it_does_and_did(footage, archive: Path) -> None:
     assert "2 -> 1" in out
     assert "deleted: " in out
     assert count(archive) == 4
+
+
+def test_compact_offers_the_space_that_serves_no_more(footage, archive: Path) -> None:
+    row = video_row(space="newer")
+    opened = Archive.open(archive)
+    commit(opened, [embedded(unit_of(row))], [row])
+    log_run(opened, "three", space_id="newer")
+    code, out, _ = footage("compact", archive)
+    assert code == 0
+    assert f"space {SPACE} serves no more and takes" in out
+    command = out.split("to drop it: footage ")[1].split()
+    assert footage(*command)[0] == 0
+    assert "serves no more" not in footage("compact", archive)[1]
+    assert opened.spaces() == ["newer"]
 
 
 def test_compact_refuses_what_cannot_be(footage, archive: Path) -> None:

@@ -22,6 +22,7 @@ from schemas.records import (
     EmbeddedUnit,
     HashedFile,
     InspectedVideo,
+    Letter,
     SourceFile,
     Unit,
     VideoProfile,
@@ -135,14 +136,27 @@ def add_video(archive: Archive, path: str | Path = "/videos/a.mp4", clips: int =
     return row
 
 
-def log_run(archive: Archive, run_id: str = "run", state: str = "finished", **settings: Any) -> None:
+def letter(uri: str, start_s: float | None = None, *, minutes: int = 0, **changes: Any) -> Letter:
+    """The dead-letter's row of a file, or of the unit that starts at `start_s`; written `minutes` after noon."""
+    values: dict[str, Any] = {
+        "space": SPACE, "uri": uri, "fingerprint": "f1", "size_bytes": 100, "mtime_s": 1.0, "unit_id": None,
+        "start_s": start_s, "end_s": None, "stage": "decode", "error_kind": "timeout", "error": "too slow",
+        "permanent": False, "attempts": 1, "first_seen": NOON, "last_seen": NOON + timedelta(minutes=minutes),
+        "run_id": "run", "decoder": "", "state": "open",
+    }  # fmt: skip
+    return Letter(**{**values, **changes})
+
+
+def log_run(
+    archive: Archive, run_id: str = "run", state: str = "finished", *, space_id: str = SPACE, **settings: Any
+) -> None:
     """A row of the runs table, with the settings that readers of archives look at."""
     space = {"model": {"embed_dim": WIDTH}}
     archive.log_run(
         {
             "run_id": run_id,
             "state": state,
-            "space": SPACE,
+            "space": space_id,
             "at": datetime.now(UTC),
             "settings": json.dumps({"index": {"model": "m"}, "space": space, **settings}),
             "versions": "{}",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,14 +14,26 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline import delta_log, scratch, vectors
+from pipeline import deadletter, delta_log, lease, scratch, vectors
 from pipeline.archive import Archive
-from pipeline.compact import CompactSettings, Holding, compact, merges, resumable
+from pipeline.compact import CompactSettings, compact, merges
 from pipeline.delta_log import TableFile
+from pipeline.keeping import Holding, resumable
 from pipeline.parts import write_part
 from schemas import tables
-from schemas.errors import ArchiveError, InputError
-from tests.pipeline.factories import SPACE, WIDTH, add_video, commit, embedded, flip_a_bit, log_run, unit_of, video_row
+from schemas.errors import ArchiveBusy, ArchiveError, InputError
+from tests.pipeline.factories import (
+    SPACE,
+    WIDTH,
+    add_video,
+    commit,
+    embedded,
+    flip_a_bit,
+    letter,
+    log_run,
+    unit_of,
+    video_row,
+)
 
 COLUMNS = [name for name in tables.CLIPS.names if name != "space"]
 NOW = CompactSettings(retention_days=0)
@@ -83,6 +97,62 @@ def test_rows_of_videos_and_runs_all_stay(archive: Archive) -> None:
     assert archive.runs() == runs
     assert report.tables["videos"].rows_dropped == 0
     assert report.tables["videos"].files_before > report.tables["videos"].files_after == 1
+
+
+def test_of_letters_about_one_place_the_last_stays_and_failures_shows_the_same(archive: Archive) -> None:
+    for minutes in range(4):
+        archive.commit_letters([letter("/a.mp4", minutes=minutes, attempts=minutes), letter("/a.mp4", 64.0)])
+        archive.commit_letters([letter("/b.mp4", minutes=minutes, state="settled" if minutes == 3 else "open")])
+    letters, shown = archive.letters(SPACE), deadletter.failures(archive.folder)
+    report = compact(archive.folder, NOW)
+    assert (archive.letters(SPACE), deadletter.failures(archive.folder)) == (letters, shown)
+    assert [(each.uri, each.start_s, each.attempts) for each in shown] == [("/a.mp4", None, 3), ("/a.mp4", 64.0, 1)]
+    change = report.tables["failures"]
+    assert (change.files_before, change.files_after, change.rows_dropped) == (8, 1, 3 + 3)
+    assert len(paths(archive, "failures")) == 1
+    # The four about the second place are of one instant: none is the last, and none is dropped.
+    assert archive.table("failures").to_pyarrow_table().num_rows == 1 + 4 + 1
+
+
+def test_an_archive_that_has_no_dead_letter_yet_is_compacted_without(archive: Archive) -> None:
+    shutil.rmtree(archive.folder / "failures")
+    assert "failures" not in compact(archive.folder, NOW).tables
+
+
+def test_the_log_of_the_lease_is_kept_short_and_the_lease_works_on(archive: Archive) -> None:
+    for run in range(9):
+        with lease.held(archive.folder, f"run-{run}"):
+            pass
+    log = archive.folder / "lease" / "_delta_log"
+    for file in log.iterdir():
+        os.utime(file, (1.7e9, 1.7e9))
+    assert len(list(log.glob("*.json"))) > 2 * 9
+    compact(archive.folder, CompactSettings())
+    assert len(list(log.glob("*.json"))) == 1
+    with lease.held(archive.folder, "next"), pytest.raises(ArchiveBusy, match="run next"):
+        compact(archive.folder, NOW)
+
+
+def test_a_space_that_serves_no_more_is_offered_until_it_is_dropped(archive: Archive) -> None:
+    assert compact(archive.folder, NOW).retired == ()
+    row = video_row("/videos/0.mp4", space="other")
+    commit(archive, [embedded(unit_of(row, 2))], [row])
+    log_run(archive, "later", space_id="other")
+    (offered,) = compact(archive.folder, NOW).retired
+    folders = (archive.folder / "clips" / f"space={SPACE}", archive.index_folder(SPACE))
+    on_the_disk = sum(file.stat().st_size for folder in folders for file in folder.rglob("*") if file.is_file())
+    assert (offered.space, offered.size_bytes) == (SPACE, on_the_disk)
+    archive.commit_letters([letter("/a.mp4"), letter("/b.mp4", space="other")])
+    dropping = CompactSettings(retention_days=0, drop_spaces=(SPACE,))
+    assert compact(archive.folder, replace(dropping, dry_run=True)).retired == ()
+    assert compact(archive.folder, dropping).retired == ()
+    assert (len(archive.letters(SPACE)), len(archive.letters("other"))) == (0, 1)
+    assert compact(archive.folder, NOW).retired == ()
+
+
+def test_a_space_that_somebody_keeps_is_not_offered(archive: Archive) -> None:
+    log_run(archive, "later", space_id="other", keeps=[SPACE])
+    assert compact(archive.folder, NOW).retired == ()
 
 
 def test_a_second_time_there_is_nothing_to_do_and_no_new_version(archive: Archive) -> None:

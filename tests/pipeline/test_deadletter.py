@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -11,19 +10,8 @@ from pipeline import deadletter
 from pipeline.archive import Archive
 from pipeline.settings import IndexSettings, Sampling, Space
 from pipeline.survey import Job
-from schemas.records import Letter
 from tests.models import TINY
-from tests.pipeline.factories import NOON, SPACE, video_row
-
-
-def letter(uri: str, start_s: float | None = None, *, minutes: int = 0, **changes) -> Letter:
-    values = {
-        "space": SPACE, "uri": uri, "fingerprint": "f1", "size_bytes": 100, "mtime_s": 1.0, "unit_id": None,
-        "start_s": start_s, "end_s": None, "stage": "decode", "error_kind": "timeout", "error": "too slow",
-        "permanent": False, "attempts": 1, "first_seen": NOON, "last_seen": NOON + timedelta(minutes=minutes),
-        "run_id": "run", "decoder": "", "state": "open",
-    }  # fmt: skip
-    return Letter(**{**values, **changes})
+from tests.pipeline.factories import letter, video_row
 
 
 class NeverWalked(dict):
