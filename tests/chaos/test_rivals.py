@@ -162,7 +162,7 @@ def test_runs_that_slept_at_ten_moments_do_no_harm(stage: Stage, tmp_path: Path)
         reader = stage.reader(run)
         said = sleep_and_wake(
             run,
-            lambda process, after_s=after_s: process.join(after_s),
+            lambda process, reader=reader, after_s=after_s: reader.watch(process, time.monotonic() + after_s),
             lambda other, reader=reader: runs.complete(other, reader),
         )
         if said:  # else it had ended, or had not begun
