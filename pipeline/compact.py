@@ -156,7 +156,7 @@ def _retired(job: _Job) -> tuple[RetiredSpace, ...]:
         RetiredSpace(
             space,
             sum(file.size_bytes for file in clips if file.partition["space"] == space)
-            + sum(file.stat().st_size for file in job.archive.index_folder(space).rglob("*") if file.is_file()),
+            + sum(stores.sizes(job.archive.index_folder(space)).values()),
         )
         for space in retired(job.archive)
         if space in there

@@ -284,8 +284,8 @@ def _conclude(look: _Look, space: str, found: _Space) -> None:
         look.problems.append(Problem(kind="unfinished", subject=space, what=what, remedy=look.reindex, space=space))
     version = look.archive.version("videos")
     is_known = found.is_complete and version == look.videos_version  # else a run has committed since: these are not all
-    ids = np.concatenate(found.ids) if is_known else None
-    if (wrong := vectors.check(look.archive, space, version, ids)) is not None:
+    ids_N = np.concatenate(found.ids) if is_known else None
+    if (wrong := vectors.check(look.archive, space, version, ids_N)) is not None:
         remedy = f"footage verify {look.archive.folder} --repair"
         look.problems.append(Problem(kind="index", subject=space, what=wrong, remedy=remedy, space=space))
 

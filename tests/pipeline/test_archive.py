@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import time
+from collections.abc import Iterator
 from dataclasses import asdict, replace
 from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable
 
+from pipeline import delta_log, parts
 from pipeline.archive import Archive
 from pipeline.parts import write_part
 from schemas import tables
@@ -402,3 +406,20 @@ def test_sizes_are_of_the_folders_on_disk(archive: Archive) -> None:
 
 def test_the_width_of_the_vectors_is_that_of_the_tests() -> None:
     assert unit_vectors(1).shape == (1, WIDTH)
+
+
+def test_a_scan_does_not_read_ahead_of_a_slow_reader(archive: Archive) -> None:
+    rows = [video_row(f"/videos/{'x' * 500}{n}.mp4", video_id=f"{n:016x}") for n in range(1000)]
+    for _ in range(30):
+        archive.commit_videos(rows)
+    for batches in (archive.video_batches(SPACE, ["uri"]), scanned(archive, "videos")):
+        before = pa.total_allocated_bytes()
+        next(batches)
+        time.sleep(0.3)  # to read the other twenty-nine, in which are 15 MB
+        assert pa.total_allocated_bytes() - before < 5e6
+        assert sum(batch.num_rows for batch in batches) > 0
+
+
+def scanned(archive: Archive, name: str) -> Iterator[pa.RecordBatch]:
+    files = [archive.folder / name / file.path for file in delta_log.files(archive, name)]
+    return parts.read_batches(files, parts.file_schema(name), ["uri"])
