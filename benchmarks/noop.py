@@ -129,6 +129,7 @@ def plan(counts: list[int], files: int, rounds: int) -> None:
 
 def clips(count: int) -> None:
     """Prints how long `footage index` takes the first and the second time."""
+    sys.path.insert(0, str(HERE))  # of a script only its own folder is on it
     from tests.footage import film
 
     with tempfile.TemporaryDirectory() as scratch:
