@@ -71,7 +71,7 @@ def _open(uri: str) -> Iterator[tuple[Any, Any]]:
         except av.FFmpegError as error:
             raise _not_opened(error, path) from error
         except OSError as error:  # a store's
-            raise UnreadableFile(f"cannot be read: {error.strerror}") from error
+            raise UnreadableFile(f"cannot be read: {sources.said(error)}") from error
         stream = _video_stream(container)
         try:
             yield container, stream
@@ -80,7 +80,7 @@ def _open(uri: str) -> Iterator[tuple[Any, Any]]:
         except av.FFmpegError as error:
             raise UndecodableVideo(f"decoding failed: {error.strerror}") from error
         except stores.Unreached as error:
-            raise UnreadableFile(f"cannot be read on: {error.strerror}") from error
+            raise UnreadableFile(f"cannot be read on: {sources.said(error)}") from error
 
 
 def _not_opened(error: av.FFmpegError, path: AnyPath) -> VideoError:
@@ -89,7 +89,7 @@ def _not_opened(error: av.FFmpegError, path: AnyPath) -> VideoError:
         with stores.open_binary(path) as stream:  # asked of the file: demuxers say "I/O error" of broken content too
             stream.read(1)
     except OSError as unread:
-        return UnreadableFile(f"cannot be read: {unread.strerror}")
+        return UnreadableFile(f"cannot be read: {sources.said(unread)}")
     what = "an empty file" if not path.stat().st_size else f"no video container we read ({error.strerror})"
     return NotAVideo(f"this is {what}")
 

@@ -102,7 +102,7 @@ def _asked(url: str) -> stores.Entry | None:
     try:
         return stores.look(url)
     except OSError as error:
-        raise MissingPlace(f"{url} cannot be looked at: {_said(error)}", url) from error
+        raise MissingPlace(f"{url} cannot be looked at: {said(error)}", url) from error
 
 
 def _named_by(place: str | Path) -> list[AnyPath]:
@@ -246,10 +246,10 @@ def is_below(uri: str, folder: str) -> bool:
 def _problem(path: str | AnyPath, error: OSError) -> Failed:
     """A file or folder that could not be looked at, as a failure."""
     source = HashedFile(SourceFile(to_uri(path), 0, 0.0), "")
-    return Failed(source, UnreadableFile.kind, f"cannot be read: {_said(error)}", "scan", permanent=False)
+    return Failed(source, UnreadableFile.kind, f"cannot be read: {said(error)}", "scan", permanent=False)
 
 
-def _said(error: OSError) -> str:
+def said(error: OSError) -> str:
     """What the system or a store said; stores often give no number."""
     return error.strerror or first_line(error)
 
@@ -262,7 +262,7 @@ def fingerprint(file: SourceFile) -> HashedFile:
             while block := stream.read(READ_BYTES):
                 digest.update(block)
     except OSError as error:
-        raise UnreadableFile(f"cannot be read: {_said(error)}") from error
+        raise UnreadableFile(f"cannot be read: {said(error)}") from error
     return HashedFile(file, digest.hexdigest())
 
 

@@ -22,7 +22,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from pipeline import stores
+from pipeline import keys, stores
 from pipeline.archive import Archive
 from pipeline.stores import AnyPath, Remote
 from schemas.errors import ArchiveError, first_line
@@ -53,7 +53,7 @@ class VectorIndex:
 
 def to_faiss_ids(clip_ids: list[str]) -> NDArray[np.int64]:
     """Clip ids of 16 hex digits as the same 64 bits, signed: N."""
-    return np.array([int(clip_id, 16) for clip_id in clip_ids], np.uint64).view(np.int64)
+    return keys.of_ids(pa.array(clip_ids, pa.string())).view(np.int64)
 
 
 def from_faiss_id(number: np.int64) -> str:

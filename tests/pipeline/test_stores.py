@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import sources, stores
+from pipeline import decode, sources, stores
+from pipeline.settings import Sampling
 from schemas.errors import InputError, MissingPlace, UnreadableFile
-from schemas.records import Failed, SourceFile
+from schemas.records import Failed, HashedFile, SourceFile
 from tests.stores import free_port, put, s3
 
 
@@ -144,6 +145,12 @@ def test_a_store_that_breaks_off_makes_an_unreadable_file(
     monkeypatch.setattr(type(stores.to_place(bucket)), "open", lambda *_: Broken())
     with pytest.raises(UnreadableFile, match=r"cannot be read: the store does not answer .connection reset"):
         sources.fingerprint(SourceFile(f"{bucket}/a.mp4", 1, 0.0))
+
+
+def test_an_object_that_is_gone_when_it_is_decoded_says_so(bucket: str) -> None:
+    gone = HashedFile(SourceFile(f"{bucket}/gone.mp4", 1, 0.0), "")
+    with pytest.raises(UnreadableFile, match=r"^cannot be read: (?!None)"):
+        decode.inspect(gone, Sampling())
 
 
 def test_the_fingerprint_is_that_of_the_same_file_here(bucket: str, tmp_path: Path) -> None:
