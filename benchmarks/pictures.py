@@ -1,8 +1,10 @@
-"""The pictures that the embedded model is trained over, from Debian's packages: `python benchmarks/pictures.py FOLDER`.
+"""The pictures that the embedded model is trained and measured over: `python benchmarks/pictures.py FOLDER`.
 
 Photographs and wallpapers become backgrounds, the stamps of Tux Paint objects. They are fetched with `apt-get download`
 and unpacked without being installed; nothing of them is committed or shipped. SOURCES.md in the folder says what came
 from where, under which licences, and goes into the model card.
+
+`python benchmarks/pictures.py FOLDER VIDEOS` writes frames of real videos instead: backdrops to measure over.
 """
 
 from __future__ import annotations
@@ -14,17 +16,23 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from PIL import Image
+import av
+from PIL import Image, ImageStat
 
-BACKGROUNDS = (
-    "gnome-backgrounds",
-    "lomiri-wallpapers-16.04",
-    "lomiri-wallpapers-20.04",
-    "mate-backgrounds",
-    "plasma-workspace-wallpapers",
-    "ukui-wallpapers",
-)
-OBJECTS = ("tuxpaint-stamps-default",)
+# Packages, and the folder of each that holds photographs or wallpapers.
+BACKGROUNDS = {
+    "gnome-backgrounds": ".",
+    "lomiri-wallpapers-16.04": ".",
+    "lomiri-wallpapers-20.04": ".",
+    "lxqt-themes": "usr/share/lxqt/wallpapers",
+    "mate-backgrounds": ".",
+    "plasma-workspace-wallpapers": ".",
+    "tuxpaint-data": "usr/share/tuxpaint/templates",
+    "ukui-wallpapers": ".",
+}
+OBJECTS = {"tuxpaint-stamps-default": "."}
+VIDEOS = (".avi", ".mkv", ".mov", ".mp4", ".webm")
+MIN_CONTRAST = 12.0  # standard deviation of a frame's grey levels
 ENDINGS = (".jpg", ".jpeg", ".png", ".webp")
 SHORT_SIDE_PX, OBJECT_SIDE_PX = 576, 192
 MIN_BACKGROUND_PX, MIN_OBJECT_PX = 400, 60
@@ -40,10 +48,10 @@ def main(folder: Path) -> None:
         (folder / name).mkdir(parents=True, exist_ok=True)
     rows = []
     with tempfile.TemporaryDirectory() as scratch:
-        for package in (*BACKGROUNDS, *OBJECTS):
+        for package, part in {**BACKGROUNDS, **OBJECTS}.items():
             root, version = unpacked(package, Path(scratch))
             write = write_object if package in OBJECTS else write_background
-            count = sum(write(file, package, root, folder) for file in pictures(root))
+            count = sum(write(file, package, root, folder) for file in pictures(root / part))
             rows.append(f"| {package} {version} | {count} | {', '.join(licences(root, package))} |")
             print(f"{package}: {count}")
     head = "from Debian's packages, by `benchmarks/pictures.py`; used for training and measuring alone, none ships."
@@ -104,5 +112,16 @@ def write_object(file: Path, _package: str, _root: Path, folder: Path) -> bool:
     return True
 
 
+def backdrops(folder: Path, videos: Path) -> None:
+    """Writes the frames a quarter and three quarters into each video below `videos`, but for those that show little."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for file in sorted(path for path in videos.rglob("*") if path.suffix.lower() in VIDEOS):
+        with av.open(str(file), metadata_errors="ignore") as container:
+            frames = [frame.to_image() for frame in container.decode(video=0)]
+        for number, image in enumerate((frames[len(frames) // 4], frames[len(frames) * 3 // 4])):
+            if ImageStat.Stat(image.convert("L")).stddev[0] >= MIN_CONTRAST:
+                image.save(folder / f"{file.stem}__{number}.png")
+
+
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1])) if len(sys.argv) == 2 else backdrops(Path(sys.argv[1]), Path(sys.argv[2]))

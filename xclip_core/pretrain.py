@@ -57,8 +57,8 @@ CLIP_RECIPE = Recipe(frames=TINY.frames, size=TINY.image_size, clips=32, caption
 # What is hardest comes last, and again from a high rate: cameras and objects over pictures.
 SHOT_RECIPE = replace(CLIP_RECIPE, shots=0.75, with_object=0.45)
 # A quarter of an hour more, so that what is answered in doubt is not always that nothing moves; and objects, mostly.
-EVENED = TrainSettings(steps=1800, lr=3e-4, warmup_steps=60, new_parts_factor=1.0, weight_decay=0.02, train_text=True)
-EVENED_RECIPE = replace(SHOT_RECIPE, evened=True, with_object=0.6)
+EVENED = TrainSettings(steps=2400, lr=3e-4, warmup_steps=60, new_parts_factor=1.0, weight_decay=0.02, train_text=True)
+EVENED_RECIPE = replace(SHOT_RECIPE, evened=True, shots=0.85, with_object=0.55)
 # Position codes at CLIP's and X-CLIP's scales (0.09 and 0.02) are learnt from much later at this size.
 POSITION_STD = 0.3
 PLAIN_WEIGHT = 0.5

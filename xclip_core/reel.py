@@ -22,6 +22,8 @@ from xclip_core.takes import REST, UNKNOWN_OBJECT, Take, look_claim, tint_claim,
 
 # A window with less contrast than this (standard deviation in levels) shows nothing by which a motion could be told.
 MIN_CONTRAST = 12.0
+# Nor does one that stays the same though the camera moves, such as one along a horizon: levels from frame to frame.
+MIN_STEP = 4.0
 TRIES = 20
 MIN_OBJECT_CONTRAST = 45.0  # mean difference in levels between an object and what is behind it
 OBJECT_SIDE = {"still": (0.25, 0.55), "moving": (0.2, 0.5)}
@@ -54,21 +56,28 @@ def camera_numbers(shot: Shot, camera: Path) -> tuple[float, ...]:
 
 def _background(shot: Shot, camera: Path, library: Library, size: int, rng: np.random.Generator) -> Tensor:
     """What the moving window shows, T x 3 x S x S."""
-    planes_TCHW = _panned(camera, library, size, rng)
+    min_step = 0.0 if shot.camera == "static" else MIN_STEP
+    planes_TCHW = _panned(camera, min_step, library, size, rng)
     if not shot.cut:
         return planes_TCHW
     at = round(len(planes_TCHW) * rng.uniform(FIRST_CUT, LAST_CUT))
-    return torch.cat([planes_TCHW[:at], _panned(camera, library, size, rng)[at:]])
+    return torch.cat([planes_TCHW[:at], _panned(camera, min_step, library, size, rng)[at:]])
 
 
-def _panned(camera: Path, library: Library, size: int, rng: np.random.Generator) -> Tensor:
+def _panned(camera: Path, min_step: float, library: Library, size: int, rng: np.random.Generator) -> Tensor:
     """A window over a random picture, T x 3 x S x S, at a place where there is something to see."""
     for _ in range(TRIES):
         levels = pick(rng, library.backgrounds)
         planes_TCHW = _random_window(levels, camera, size, rng)
-        if float(luma(planes_TCHW).std(dim=(1, 2)).min()) >= MIN_CONTRAST:
+        if _shows(luma(planes_TCHW), min_step):
             break
     return planes_TCHW
+
+
+def _shows(grey_THW: Tensor, min_step: float) -> bool:
+    """Whether there is something to see in each grey frame T x H x W, and enough changes from one to the next."""
+    has_contrast = float(grey_THW.std(dim=(1, 2)).min()) >= MIN_CONTRAST
+    return has_contrast and (len(grey_THW) == 1 or float(grey_THW.diff(dim=0).abs().mean()) >= min_step)
 
 
 def _random_window(levels: tuple[Tensor, ...], camera: Path, size: int, rng: np.random.Generator) -> Tensor:
