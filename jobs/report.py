@@ -12,10 +12,16 @@ from jobs import console
 if TYPE_CHECKING:
     from pipeline.flows import IndexReport
 
+MET_A_BUG = (
+    "a file met a bug of footage (failures of kind bug): all others were worked on as ever; please report it with the "
+    "file, and see `footage failures`"
+)
+
 
 def tell(report: IndexReport, *, as_json: bool, metrics: Path | None = None, markdown: Path | None = None) -> None:
-    """Prints and writes a report; ends with EXIT_SOME_FAILED if videos failed."""
+    """Prints and writes a report; ends with EXIT_SOME_FAILED if videos failed, EXIT_ERROR if footage did."""
     from pipeline import run_report
+    from schemas.records import BUG
 
     console.caution(report.notes)
     if metrics is not None:
@@ -26,6 +32,9 @@ def tell(report: IndexReport, *, as_json: bool, metrics: Path | None = None, mar
         console.print_json(report)
     else:
         _print(report)
+    if any(failure.error_kind == BUG for failure in report.failures):
+        console.caution([MET_A_BUG])
+        raise typer.Exit(console.EXIT_ERROR)
     if report.failed and not report.dry_run:
         raise typer.Exit(console.EXIT_SOME_FAILED)
 

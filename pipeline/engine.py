@@ -1,7 +1,8 @@
 """Two ways to run the same stages: a plain loop, and Ray Data. The only place that knows Ray Data.
 
-A stage maps a batch of records to records. A bad file (`VideoError`) becomes a `Failed` record here and nowhere else;
-any other exception is a bug and stops the run. On Ray, decoding runs in tasks that are isolated, bounded by a deadline
+A stage maps a batch of records to records. A bad file (`VideoError`) becomes a `Failed` record here and nowhere else.
+Any other exception is a bug: it stops the run, but in a stage that opens strangers' files, where it costs the one file
+that provoked it and is called a bug in its row. On Ray, decoding runs in tasks that are isolated, bounded by a deadline
 and recycled; their death becomes a `Failed` record too (see `walls`), and what leaves no trace the caller counts.
 The loop has a cap on memory and no other wall: it is for tests, debugging and small jobs.
 
@@ -32,8 +33,8 @@ import pyarrow.parquet as pq
 
 from pipeline import interrupts, room, walls
 from pipeline.settings import EngineName
-from schemas.errors import EngineError, VideoError, first_line
-from schemas.records import Failed
+from schemas.errors import EngineError, FootageError, VideoError, first_line
+from schemas.records import BUG, Failed
 
 # Tasks: one retry, since a crash may have been the neighbour's fault; a fresh process after 200, since decoders leak.
 TASK_OPTIONS = {"max_retries": 1, "max_calls": 200}
@@ -46,6 +47,8 @@ RAY_ENVIRONMENT = {
     "RAY_worker_maximum_startup_concurrency": "8",
     "RAY_ENABLE_AUTO_CONNECT": "0",
 }
+# So many bugs, and more of them than of everything else: what is wrong is not a file that nobody thought of.
+MAX_BUGS = 5
 # With fewer logical CPUs the streaming executor can starve without a word.
 MIN_LOGICAL_CPUS = 4
 
@@ -62,14 +65,27 @@ class Stage:
     num_gpus: float = 0.0
     deadline_s: Callable[[Any], float] | None = None  # per record, for stages of 1; enforced on Ray only
     memory_bytes: int | None = None  # how much more than before a call may take
+    hostile: bool = False  # opens strangers' files: a bug that one provokes becomes its failure; for stages of 1
 
 
 def run(stages: list[Stage], records: Iterable[Any], *, engine: EngineName, scratch: Path) -> Iterator[Any]:
     """Results of the last stage, and `Failed` records of any, as they come and in no particular order.
 
-    `scratch` is an empty folder that all workers can reach. Raises what a buggy stage raised (as EngineError on Ray).
+    `scratch` is an empty folder that all workers can reach. Raises what a buggy stage raised (as EngineError on Ray),
+    and EngineError when hostile stages fail by bugs, and hardly otherwise.
     """
-    return ENGINES[engine](stages, records, scratch)
+    return _believed(ENGINES[engine](stages, records, scratch))
+
+
+def _believed(results: Iterator[Any]) -> Iterator[Any]:
+    """The same results, until bugs are more than MAX_BUGS and than all the rest."""
+    bugs = others = 0
+    for result in results:
+        is_bug = isinstance(result, Failed) and result.kind == BUG
+        bugs, others = bugs + is_bug, others + (not is_bug)
+        if bugs >= MAX_BUGS and bugs > others:
+            raise EngineError(f"a bug, and no bad file: {bugs} of {bugs + others} records failed so; {result.error}")
+        yield result
 
 
 def attempt(stage: Stage, records: list[Any]) -> list[Any]:
@@ -85,6 +101,12 @@ def attempt(stage: Stage, records: list[Any]) -> list[Any]:
         if len(sound) > 1:
             raise EngineError(f"stage {stage.name} raised {error!r} for a batch; only one record may fail") from error
         return [*failed, Failed(sound[0], error.kind, str(error), stage.name, permanent=error.permanent)]
+    except (FootageError, OSError):  # the machine's: a full disk, an archive that went away
+        raise
+    except Exception as error:
+        if not stage.hostile:
+            raise
+        return [*failed, Failed(sound[0], BUG, walls.told(error), stage.name, permanent=False)]
 
 
 # --- the plain loop

@@ -140,6 +140,7 @@ def _stages(job: Job, units: list[Unit]) -> list[Stage]:
             work=partial(decode.decode_units, job.space.model.image_size),
             deadline_s=lambda unit: unit.deadline_s,
             memory_bytes=plan.MEMORY_BYTES,
+            hostile=True,
         ),
         Stage(
             name="embed",

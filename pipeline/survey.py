@@ -228,12 +228,13 @@ def _with_copies(failures: Iterable[Failed], copies: Mapping[str, tuple[HashedFi
 def _read(job: Job, phase: str, files: Sequence[Any], scratch: Path) -> tuple[list[Any], list[Failed]]:
     """Files with their fingerprints (`compare`) or packet indexes (`inspect`), and those that have none, in order."""
     stages = [
-        Stage(name="fingerprint", work=sources.fingerprint_files, deadline_s=_deadline_s),
+        Stage(name="fingerprint", work=sources.fingerprint_files, deadline_s=_deadline_s, hostile=True),
         Stage(
             name="inspect",
             work=partial(decode.inspect_files, job.space.sampling),
             deadline_s=_deadline_s,
             memory_bytes=plan.MEMORY_BYTES,
+            hostile=True,
         ),
     ]
     stages = stages[:1] if phase == "compare" else stages

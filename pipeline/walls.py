@@ -11,6 +11,7 @@ import faulthandler
 import pickle
 import resource
 import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from typing import Any
 
 import xxhash
 
-from schemas.errors import OutOfMemory
+from schemas.errors import OutOfMemory, first_line
 from schemas.records import Failed
 
 TIMEOUT, CRASH, KILLED = "timeout", "crash", "killed"
@@ -123,6 +124,13 @@ def _where(last_words: str) -> str:
         if place and any(map(Path(path).is_relative_to, OURS)):
             return f" ({Path(path).name}, {place})"
     return ""
+
+
+def told(error: Exception) -> str:
+    """An exception that nobody foresaw: its kind, its first line, and the innermost line of our own code."""
+    places = [f for f in traceback.extract_tb(error.__traceback__) if any(map(Path(f.filename).is_relative_to, OURS))]
+    where = f" ({Path(places[-1].filename).name}, line {places[-1].lineno} in {places[-1].name})" if places else ""
+    return f"{type(error).__name__}: {first_line(error)}{where}"
 
 
 @contextmanager

@@ -20,8 +20,8 @@
         ├── TooLarge              frames beyond the size cap
         └── OutOfMemory           more memory than one record may take
 
-Only `VideoError` is ever turned into a failure row, and only by `pipeline/engine.py`; `pipeline/feed.py` leaves such a
-video out of a batch. The rest stops the run.
+Only `VideoError` is ever turned into a failure row, and only by `pipeline/engine.py`, which makes one too of a bug that
+a single file provokes, and calls it one; `pipeline/feed.py` leaves a bad video out of a batch. The rest stops the run.
 """
 
 from __future__ import annotations

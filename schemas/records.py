@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 # A duplicate holds what another video of its space holds, the one that is ok or partial and of the same fingerprint.
 VideoStatus = Literal["ok", "partial", "duplicate", "failed", "gone"]
 LetterState = Literal["open", "retry", "settled"]
+BUG = "bug"  # the error_kind of what no bad file explains: footage's own fault
 Place = tuple[str, float | None]  # a uri and where a unit of it starts, or None for the whole file
 
 

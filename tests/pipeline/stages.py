@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import signal
 from dataclasses import dataclass, field
@@ -68,6 +69,10 @@ def _bug() -> None:
     raise TypeError("a bug in the stage")
 
 
+def _full_disk() -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
 DEEDS = {
     "work": lambda: None,
     "segfault": _segfault,
@@ -77,6 +82,7 @@ DEEDS = {
     "bad_file": _bad_file,
     "lost_disk": _lost_disk,
     "bug": _bug,
+    "full_disk": _full_disk,
 }
 
 

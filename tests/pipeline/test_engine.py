@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from pipeline import engine
-from pipeline.engine import Stage, attempt, run
+from pipeline import engine, sources
+from pipeline.engine import MAX_BUGS, Stage, attempt, run
 from schemas.errors import EngineError, NotAVideo
 from schemas.records import Failed
 from tests.pipeline.stages import Counted, Counter, Result, Task, fan_out, first, last, two_seconds
 
 STAGES = [Stage(name="first", work=first), Stage(name="last", work=last)]
+HOSTILE = Stage(name="first", work=first, hostile=True)
 
 
 def local(stages: list[Stage], records: list, scratch: Path) -> list:
@@ -53,6 +55,31 @@ def test_failures_of_earlier_stages_pass_through_untouched() -> None:
 def test_a_bug_is_never_a_failure() -> None:
     with pytest.raises(TypeError, match="a bug in the stage"):
         attempt(STAGES[0], [Task(1, "bug")])
+
+
+def test_a_bug_that_a_strangers_file_provokes_costs_the_file_and_is_called_a_bug() -> None:
+    task = Task(1, "bug")
+    (failure,) = attempt(HOSTILE, [task])
+    assert (failure.record, failure.kind, failure.stage, failure.permanent) == (task, "bug", "first", False)
+    assert failure.error.startswith("TypeError: a bug in the stage")
+
+
+def test_a_bug_is_told_with_the_line_of_ours_that_it_came_from(tmp_path: Path) -> None:
+    failed = attempt(Stage(name="fingerprint", work=sources.fingerprint_files, hostile=True), [None])
+    assert re.fullmatch(r"AttributeError: .* \(sources\.py, line \d+ in \w+\)", failed[0].error)
+
+
+def test_a_full_disk_is_no_bug_even_where_files_are_strange() -> None:
+    with pytest.raises(OSError, match="No space left"):
+        attempt(HOSTILE, [Task(1, "full_disk")])
+
+
+def test_a_stage_that_fails_by_bugs_alone_stops_the_run(tmp_path: Path) -> None:
+    tasks = [Task(n, "bug") for n in range(MAX_BUGS)]
+    with pytest.raises(EngineError, match="a bug, and no bad file: 5 of 5 records failed so; TypeError: a bug in the"):
+        local([HOSTILE], tasks, tmp_path)
+    tasks = [Task(n, "bug" if n % 2 else "work") for n in range(4 * MAX_BUGS)]
+    assert sum(isinstance(result, Failed) for result in local([HOSTILE], tasks, tmp_path)) == 2 * MAX_BUGS
 
 
 def test_a_bad_file_in_a_batch_of_several_is_a_bug_since_nobody_knows_which() -> None:
@@ -211,6 +238,13 @@ def test_what_kills_its_worker_is_tried_twice_at_most_and_what_hangs_once(disast
     assert 1 <= tried["6-killed"] <= 2
     assert tried["3-hang"] == 1, "a deadline is long, and waiting for it again is of no use"
     assert tried["4-bad_file"] == tried["7-glutton"] == 1, "an answer, not a crash"
+
+
+@pytest.mark.ray
+def test_a_bug_in_a_hostile_stage_on_ray_costs_one_record(ray_cluster: None, tmp_path: Path) -> None:
+    results = on_ray([HOSTILE, STAGES[1]], [Task(0), Task(1, "bug"), Task(2)], tmp_path)
+    assert numbers(results) == [0, 2]
+    assert [(failed.kind, failed.record.number) for failed in results if isinstance(failed, Failed)] == [("bug", 1)]
 
 
 @pytest.mark.ray
