@@ -44,6 +44,7 @@ from schemas.records import (
     Failed,
     Failure,
     Letter,
+    UnitTime,
 )
 
 
@@ -69,6 +70,7 @@ class IndexReport:
     clips: int = 0
     footage_s: float = 0.0
     wall_s: float = 0.0
+    slowest_unit: UnitTime | None = None  # to decode, as a share of its deadline
     expected_s: float | None = None  # of a dry run: by the rate of the last run; None when there was none
     asks_for_yes: bool = False  # of a dry run: so much would be retired that the run would refuse
     serves: bool = True  # whether search and tag use this space from now on
@@ -237,7 +239,7 @@ def _execute(found: Survey, held: Lease, scratch: Path, began: float) -> IndexRe
     job.archive.commit_letters(_letters(job, found))
     job.archive.commit_videos(revisions.settled(job, found))
     try:
-        rows = index_units(job, held, found, scratch)
+        rows, slowest = index_units(job, held, found, scratch)
     except interrupts.Stopped:
         _log(job, "stopped", None)
         raise
@@ -257,6 +259,7 @@ def _execute(found: Survey, held: Lease, scratch: Path, began: float) -> IndexRe
         clips=sum(row.clip_count for row in shown),
         footage_s=sum(row.duration_s * row.decoded_fraction for row in shown),
         wall_s=time.perf_counter() - began,
+        slowest_unit=slowest,
         serves=runs.covers(job.archive, job.space.id, job.folders, everywhere=job.policy.whole_archive),
         failures=(
             *_reported(found.failures),

@@ -19,7 +19,7 @@ from pipeline.lease import Lease
 from pipeline.parts import write_part
 from pipeline.plan import VideoPlan
 from pipeline.survey import Job, Progress, Survey, died
-from schemas.records import Failed, HashedFile, Part, Unit, UnitOutcome, VideoRow
+from schemas.records import Failed, HashedFile, Part, Unit, UnitOutcome, UnitTime, VideoRow
 
 COMMIT_EVERY_S = 2.0  # a lost run loses at most this much committed work; each commit is a file in the log
 
@@ -39,8 +39,11 @@ class _Tally:
         return len(self.outcomes) + len(self.failures) == len(self.plan.units)
 
 
-def index_units(job: Job, held: Lease, found: Survey, scratch: Path) -> list[VideoRow]:
-    """Runs all units and commits parts and finished videos; the row of each video and copy, once."""
+def index_units(job: Job, held: Lease, found: Survey, scratch: Path) -> tuple[list[VideoRow], UnitTime | None]:
+    """Runs all units and commits parts and finished videos; the row of each video and copy, once.
+
+    Also tells which unit came nearest to its deadline, of those that came back.
+    """
     tallies = {
         item.video_id: _Tally(item, list(item.done), copies=found.copies.get(item.video.source.fingerprint, ()))
         for item in found.plans
@@ -48,7 +51,8 @@ def index_units(job: Job, held: Lease, found: Survey, scratch: Path) -> list[Vid
     owners = {unit.unit_id: item.video_id for item in found.plans for unit in item.units}
     units = [unit for item in found.plans for unit in item.todo]
     total_s, done_s = sum(map(_length_s, units)), 0.0
-    lengths = {unit.unit_id: _length_s(unit) for unit in units}
+    by_id = {unit.unit_id: unit for unit in units}
+    slowest: UnitTime | None = None
     unfinished = dict(tallies)  # a video leaves it when its row is committed; what is left at the end was lost
     rows: list[VideoRow] = []
     with interrupts.held() as hold:
@@ -58,7 +62,8 @@ def index_units(job: Job, held: Lease, found: Survey, scratch: Path) -> list[Vid
             parts = [result for result in batch if isinstance(result, Part)]
             job.archive.commit_parts(parts)  # before the rows of the videos they complete: never the other way round
             for unit_id in _account(batch, tallies, owners):
-                done_s += lengths[unit_id]
+                done_s += _length_s(by_id[unit_id])
+            slowest = max((*filter(None, [slowest]), *_times(parts, by_id)), key=lambda t: t.share, default=None)
             rows += _commit_finished(job, unfinished)
             job.watch(Progress("index", done_s, total_s))
         if hold.signum is None:  # else the rest is not lost but not done, and the next run's
@@ -70,12 +75,19 @@ def index_units(job: Job, held: Lease, found: Survey, scratch: Path) -> list[Vid
                 f"{len(found.plans) - len(unfinished)} of the {len(found.plans)} videos of this run are in the archive"
             )
             raise interrupts.Stopped(hold.signum, f"stopped: {done}; {interrupts.GO_ON}")
-    return rows
+    return rows, slowest
 
 
 def _length_s(unit: Unit) -> float:
     """Seconds of footage in a unit."""
     return sum(window.end_s - window.start_s for window in unit.windows)
+
+
+def _times(parts: list[Part], units: Mapping[str, Unit]) -> Iterator[UnitTime]:
+    """How long decoding took the units of some parts."""
+    for outcome in (outcome for part in parts for outcome in part.outcomes):
+        unit = units[outcome.unit_id]
+        yield UnitTime(unit.uri, unit.windows[0].start_s, outcome.decode_s, unit.deadline_s)
 
 
 def _account(batch: list[Any], tallies: Mapping[str, _Tally], owners: Mapping[str, str]) -> Iterator[str]:

@@ -66,6 +66,9 @@ def markdown(report: IndexReport) -> str:
     lines = [f"# {title} {report.run_id}", "", "| what | videos |", "| --- | ---: |"]
     lines += [f"| {name} | {getattr(report, name)} |" for name in COUNTS if name != "clips"]
     lines += ["", f"{report.clips} clips from {report.footage_s:.0f} s of footage in {report.wall_s:.1f} s."]
+    if (unit := report.slowest_unit) is not None:
+        where = f"{_cell(unit.uri)} from {unit.start_s:.0f} s"
+        lines += ["", f"Nearest to its deadline: {where}, decoded in {unit.decode_s:.1f} of {unit.deadline_s:.0f} s."]
     if report.expected_s is not None:
         lines += ["", f"Expected to take {report.expected_s:.0f} s at the rate of the last run."]
     if not report.serves:

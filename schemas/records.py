@@ -156,6 +156,21 @@ class Failure:
 
 
 @dataclass(frozen=True, slots=True)
+class UnitTime:
+    """How long decoding a unit took, of what it may take."""
+
+    uri: str
+    start_s: float
+    decode_s: float
+    deadline_s: float
+
+    @property
+    def share(self) -> float:
+        """Of the deadline."""
+        return self.decode_s / self.deadline_s
+
+
+@dataclass(frozen=True, slots=True)
 class VideoRow:
     """One row of the `videos` table; see schemas/tables.py for the columns."""
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from deltalake import DeltaTable
 
-from pipeline import indexing
+from pipeline import indexing, run_report
 from pipeline.archive import Archive
 from pipeline.flows import IndexReport, index
 from pipeline.survey import Progress
@@ -43,6 +43,14 @@ def test_every_file_is_accounted_for(indexed: tuple[Path, IndexReport]) -> None:
         **dict.fromkeys((Path(name).name for name in VIDEOS), "ok"),
         **dict.fromkeys(BROKEN, "failed"),
     }
+
+
+def test_the_unit_that_came_nearest_to_its_deadline_is_told(indexed: tuple[Path, IndexReport], pile: Path) -> None:
+    slowest = indexed[1].slowest_unit
+    assert slowest is not None
+    assert (Path(slowest.uri).relative_to(pile).as_posix() in VIDEOS, slowest.start_s) == (True, 0.0)
+    assert 0 < slowest.share < 1
+    assert f"decoded in {slowest.decode_s:.1f} of {slowest.deadline_s:.0f} s" in run_report.markdown(indexed[1])
 
 
 def test_clips_have_the_times_of_their_scenes(indexed: tuple[Path, IndexReport]) -> None:
