@@ -34,7 +34,7 @@ from deltalake.exceptions import DeltaError
 from pipeline import stores
 from pipeline.archive import Archive
 from pipeline.stores import AnyPath
-from schemas.errors import ArchiveBusy, LeaseLost
+from schemas.errors import ArchiveBusy, FootageError, LeaseLost
 
 HEARTBEAT_S = 10.0
 EXPIRY_S = 60.0  # six beats: a slow disk or a busy machine is not death
@@ -132,7 +132,8 @@ def held(
 ) -> Iterator[Lease]:
     """Holds the lease of the archive at `folder`, for which it waits up to `wait_s`; `watch` learns how long it waits.
 
-    Raises ArchiveBusy, which says who holds it.
+    Raises ArchiveBusy, which says who holds it. An error of the work done meanwhile becomes LeaseLost where another has
+    taken over: who swept away what this one had not committed explains a file that is not there.
     """
     lease = acquire(folder, run_id, wait_s=wait_s, watch=watch or (lambda _: None))
     archive = Archive(folder, lease.term)
@@ -141,6 +142,10 @@ def held(
     threading.Thread(target=lease._beat, name="lease", daemon=True).start()  # noqa: SLF001  # its own heart
     try:
         yield lease
+    except (FootageError, OSError, DeltaError):
+        with suppress(OSError, DeltaError):
+            lease.check()
+        raise
     finally:
         lease.release()
 

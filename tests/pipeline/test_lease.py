@@ -128,6 +128,25 @@ def test_a_holder_that_slept_finds_out_and_leaves_the_new_one_alone(tmp_path: Pa
     second.check()
 
 
+def test_what_fails_because_another_took_over_is_told_as_that(tmp_path: Path) -> None:
+    def work() -> None:
+        with lease.held(tmp_path, "first") as held:
+            change_holder(tmp_path, beat_s=time.time() - EXPIRY_S - 1)
+            take(tmp_path, "second")
+            held.renew()
+            raise FileNotFoundError("part-1.parquet")
+
+    with pytest.raises(LeaseLost, match="another run took over") as caught:
+        work()
+    assert isinstance(caught.value.__context__, FileNotFoundError)
+
+
+def test_what_fails_while_the_lease_is_held_is_told_as_it_is(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="part-1"), lease.held(tmp_path, "first"):
+        raise FileNotFoundError("part-1.parquet")
+    assert holder_of(tmp_path) is None
+
+
 # --- races of processes
 
 
