@@ -23,7 +23,8 @@ from schemas import tables
 from schemas.errors import ArchiveError, InputError
 
 # Video rows decide what is seen. Unless files were merged since, restoring them alone undoes the run, in one step.
-RESTORED = ("videos", "clips", "tags")
+# The dead-letter must go back with them: a letter that the run settled is about a row that failed, and does again.
+RESTORED = ("videos", "clips", "tags", "failures")
 ROLLED_BACK = "rolled_back"
 
 Run = dict[str, Any]
@@ -61,7 +62,7 @@ def _roll_back(archive: Archive, run_id: str, *, dry_run: bool, began: float) ->
     """Undoes a run and all after it, in an archive that nobody else writes."""
     runs = _runs_from(archive, run_id)
     versions = _versions_before(runs[0])
-    for name in RESTORED:
+    for name in versions:
         _check_reachable(archive, name, versions[name], run_id)
     now, then = _current(archive, None), _current(archive, versions["videos"])
     if not dry_run:
@@ -97,7 +98,8 @@ def _versions_before(run: Run) -> dict[str, int]:
         raise ArchiveError(
             f"run {run['run_id']} did not write down the versions of the tables it found; it cannot be rolled back"
         )
-    return {name: found[name] for name in RESTORED}
+    # Where the archive was of schema version 1 there were no failures to go back to.
+    return {name: found[name] for name in RESTORED if name in found}
 
 
 def _check_reachable(archive: Archive, name: str, version: int, run_id: str) -> None:
@@ -134,8 +136,8 @@ def _current(archive: Archive, version: int | None) -> dict[tuple[str, str], tup
 def _restore(archive: Archive, versions: dict[str, int], runs: list[Run]) -> None:
     """Restores the tables and writes down that it was done; killed in between, it can be done again."""
     undone_from = delta_log.versions(archive)
-    for name in RESTORED:
-        delta_log.restore(archive, name, versions[name])
+    for name, version in versions.items():
+        delta_log.restore(archive, name, version)
     widths = archive.widths()
     for space in set(archive.spaces()) & set(widths):
         vectors.refresh(archive, space, widths[space])

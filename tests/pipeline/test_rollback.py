@@ -12,12 +12,13 @@ import pytest
 from pipeline import delta_log, vectors
 from pipeline.archive import Archive
 from pipeline.compact import CompactSettings, compact
+from pipeline.deadletter import failures
 from pipeline.rollback import rollback
 from pipeline.runs import serving_run
 from pipeline.verify import verify
 from schemas import tables
 from schemas.errors import ArchiveError, InputError
-from tests.pipeline.factories import NOON, SPACE, WIDTH, add_video, commit, embedded, log_run, unit_of
+from tests.pipeline.factories import NOON, SPACE, WIDTH, add_video, commit, embedded, letter, log_run, unit_of
 
 COLUMNS = [name for name in tables.CLIPS.names if name != "space"]
 A, B, C = "/videos/a.mp4", "/videos/b.mp4", "/videos/c.mp4"
@@ -151,6 +152,27 @@ def test_a_run_without_versions_is_refused(archive: Archive) -> None:
     log_run(archive, "old", "started")
     with pytest.raises(ArchiveError, match="run old did not write down the versions of the tables"):
         rollback(archive.folder, "old")
+
+
+def test_the_dead_letter_goes_back_with_the_rows_that_it_explains(archive: Archive) -> None:
+    add_video(archive, C, status="failed", error_kind="timeout")
+    archive.commit_letters([mended := letter(C, attempts=2)])
+    bad_run(archive)
+    archive.commit_letters([replace(mended, state="settled", run_id="bad", last_seen=NOON + timedelta(hours=1))])
+    archive.commit_letters([letter(A, 0.0, run_id="bad")])
+    assert [found.uri for found in failures(archive.folder)] == [A]
+    rollback(archive.folder, "bad")
+    assert failures(archive.folder) == [mended]
+    assert archive.known_videos(SPACE)[C].status == "failed"
+
+
+def test_a_run_of_before_there_was_a_dead_letter_can_be_undone(archive: Archive) -> None:
+    before = look(archive)
+    versions = delta_log.versions(archive)
+    log_run(archive, "bad", "started", tables={name: versions[name] for name in ("videos", "clips", "tags", "runs")})
+    add_video(archive, C)
+    assert "failures" not in rollback(archive.folder, "bad").versions
+    assert look(archive) == before
 
 
 def test_killed_in_between_it_can_be_done_again(archive: Archive) -> None:
