@@ -22,5 +22,8 @@ KeepSpace = Annotated[
 ]
 Yes = Annotated[bool, typer.Option("--yes", help="Retire vanished videos even if they are more than a fifth of all.")]
 Wait = Annotated[float, typer.Option(help="Seconds to wait for another run on the archive; without, it is an error.")]
-Metrics = Annotated[Path | None, typer.Option(help="Also write counts to a file for Prometheus' textfile collector.")]
+Metrics = Annotated[
+    Path | None,
+    typer.Option(help="Also write counts to a file for Prometheus' textfile collector; a dry run writes none."),
+]
 Report = Annotated[Path | None, typer.Option("--report", help="Also write the report to a Markdown file.")]

@@ -19,12 +19,15 @@ MET_A_BUG = (
 
 
 def tell(report: IndexReport, *, as_json: bool, metrics: Path | None = None, markdown: Path | None = None) -> None:
-    """Prints and writes a report; ends with EXIT_SOME_FAILED if videos failed, EXIT_ERROR if footage did."""
+    """Prints and writes a report, a dry run's to no metrics.
+
+    Ends with EXIT_SOME_FAILED if videos failed, EXIT_ERROR if footage did.
+    """
     from pipeline import run_report
     from schemas.records import BUG
 
     console.caution(report.notes)
-    if metrics is not None:
+    if metrics is not None and not report.dry_run:  # nothing ran, and an alert on the age of the last run must see that
         run_report.write(metrics, run_report.prometheus(report))
     if markdown is not None:
         run_report.write(markdown, run_report.markdown(report))

@@ -62,6 +62,17 @@ def test_a_dry_run_prints_the_plan_as_a_table_and_as_json(footage, archive: Path
     assert footage("info", archive, "--json")[1].count('"ok": 3') == 1
 
 
+def test_a_dry_run_leaves_the_counts_of_the_last_run(footage, archive: Path, pile: Path, tmp_path: Path) -> None:
+    metrics, page = tmp_path / "footage.prom", tmp_path / "plan.md"
+    film(pile / "new.mp4", "left", colour_seed=4)
+    assert footage("reindex", archive, "--dry-run", "--metrics", metrics, "--report", page)[0] == 0
+    assert (metrics.exists(), "| planned | 1 |" in page.read_text()) == (False, True)
+    assert footage("reindex", archive, "--metrics", metrics)[0] == 0
+    before = metrics.read_text()
+    assert footage("index", pile, archive, "--engine", "local", "--dry-run", "--metrics", metrics)[0] == 0
+    assert metrics.read_text() == before
+
+
 def test_a_refusal_ends_with_5_and_one_sentence(footage, archive: Path, pile: Path, tmp_path: Path) -> None:
     pile.rename(tmp_path / "unmounted")
     metrics = tmp_path / "footage.prom"
