@@ -215,7 +215,10 @@ def _intact_frames(container: Any, stream: Any) -> Iterator[Shot]:
             damage.strike(_stamp(packet), float(stream.time_base))
             continue  # later packets may be sound: nothing that follows the next key frame is given up
         for frame in frames:
-            if frame.time is not None and not damage.spoils(frame):
+            # A stream may grow on the way, and the header's size is all that was checked before. Those frames alone are
+            # given up: what comes before and after is sound.
+            is_too_large = frame.width * frame.height > MAX_FRAME_PIXELS
+            if frame.time is not None and not damage.spoils(frame) and not is_too_large:
                 yield Shot(frame.time - origin_s, frame)
 
 

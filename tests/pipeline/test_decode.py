@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from fractions import Fraction
 from io import BytesIO
 from pathlib import Path
 from types import SimpleNamespace
@@ -429,6 +430,43 @@ def test_frames_over_the_cap_are_refused(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(decode, "MAX_FRAME_PIXELS", 64 * 48 - 1)
     with pytest.raises(TooLarge, match="frames of 64 x 48 are over 3071 pixels"):
         inspected(make_video(tmp_path / "large.mp4", frames=1))
+
+
+def make_changing(path: Path, *sizes: tuple[int, int]) -> Path:
+    """A second of H.264 of each size, one after the other in one stream of a transport stream."""
+    with av.open(str(path), "w", format="mpegts") as output:
+        stream = output.add_stream("libx264", rate=25)
+        (stream.width, stream.height), stream.pix_fmt = sizes[0], "yuv420p"
+        for second, size in enumerate(sizes):
+            encoder = av.CodecContext.create("libx264", "w")
+            (encoder.width, encoder.height), encoder.pix_fmt = size, "yuv420p"
+            encoder.time_base, encoder.options = Fraction(1, 25), {"crf": "12", "preset": "ultrafast"}
+            for number in range(25 * second, 25 * second + 25):
+                frame = av.VideoFrame.from_ndarray(halves(number, size), format="rgb24")
+                frame.pts, frame.time_base = number, encoder.time_base
+                mux(output, stream, encoder.encode(frame))
+            mux(output, stream, encoder.encode())
+    return path
+
+
+def mux(output: av.container.OutputContainer, stream: av.VideoStream, packets: list[av.Packet]) -> None:
+    """Packets of whatever encoder as those of a stream."""
+    for packet in packets:
+        packet.stream = stream
+        output.mux(packet)
+
+
+def test_frames_that_grow_over_the_cap_in_mid_stream_cost_themselves(tmp_path: Path, monkeypatch) -> None:
+    path = make_changing(tmp_path / "grows.ts", (64, 48), (320, 240), (64, 48))
+    whole = [*PICKED, [52, 57, 62, 67, 72]]
+    assert numbers(decoded(path), halves_number) == whole
+    monkeypatch.setattr(decode, "MAX_FRAME_PIXELS", 64 * 48)
+    unit = decoded(path)
+    assert numbers(unit, halves_number) == [whole[0], whole[2]]
+    assert [(window.start_s, count) for window, count in zip(unit.windows, unit.intact_samples, strict=True)] == [
+        (0.0, 5),
+        (2.0, 5),
+    ]
 
 
 def test_absurd_time_stamps_are_refused_before_windows_are_made_of_them(tmp_path: Path) -> None:
