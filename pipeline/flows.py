@@ -71,7 +71,7 @@ class IndexReport:
     footage_s: float = 0.0
     wall_s: float = 0.0
     slowest_unit: UnitTime | None = None  # to decode, as a share of its deadline
-    expected_s: float | None = None  # of a dry run: by the rate of the last run; None when there was none
+    expected_s: float | None = None  # of a dry run, by `runs.rate`; None before the first run
     asks_for_yes: bool = False  # of a dry run: so much would be retired that the run would refuse
     serves: bool = True  # whether search and tag use this space from now on
     failures: tuple[Failure, ...] = ()
@@ -196,10 +196,9 @@ def _loaded(settings: IndexSettings) -> Remembered:
 
 
 def _dry_run_report(found: Survey, began: float) -> IndexReport:
-    """What would be done, with the time it would take at the last run's rate."""
+    """What would be done, with the time it would take at the rate of an earlier run."""
     archive = found.job.archive
-    reports = [run["report"] for run in archive.runs() if run["report"]] if archive.exists() else []
-    rates = [report["footage_s"] / report["wall_s"] for report in reports if report["footage_s"] and report["wall_s"]]
+    rate = runs.rate(archive, found.job.space.id) if archive.exists() else None
     return IndexReport(
         **_counts(found),
         dry_run=True,
@@ -209,7 +208,7 @@ def _dry_run_report(found: Survey, began: float) -> IndexReport:
         clips=sum(len(item.video.windows) for item in found.plans),
         footage_s=found.footage_s,
         wall_s=time.perf_counter() - began,
-        expected_s=found.footage_s / rates[-1] if rates else None,
+        expected_s=found.footage_s / rate if rate else None,
         asks_for_yes=retire.asks_for_yes(found),
         failures=_reported(found.failures),
     )

@@ -70,7 +70,7 @@ def markdown(report: IndexReport) -> str:
         where = f"{_cell(unit.uri)} from {unit.start_s:.0f} s"
         lines += ["", f"Nearest to its deadline: {where}, decoded in {unit.decode_s:.1f} of {unit.deadline_s:.0f} s."]
     if report.expected_s is not None:
-        lines += ["", f"Expected to take {report.expected_s:.0f} s at the rate of the last run."]
+        lines += ["", f"Expected to take {report.expected_s:.0f} s at the rate of an earlier run."]
     if not report.serves:
         lines += ["", f"The space {report.space} does not cover all videos yet; another one serves."]
     if report.failures:

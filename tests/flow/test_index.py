@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -89,6 +91,23 @@ def test_a_dry_run_after_a_run_expects_the_same_rate(own_pile: Path, settings_fo
     planned = index(own_pile, tmp_path / "archive", settings_for(), dry_run=True)
     assert planned.planned == 1
     assert planned.expected_s == pytest.approx(planned.footage_s * first.wall_s / first.footage_s)
+
+
+def test_a_dry_run_expects_the_rate_of_its_own_space(own_pile: Path, settings_for, tmp_path: Path) -> None:
+    folder = tmp_path / "archive"
+    first = index(own_pile, folder, settings_for())
+    slow = {"footage_s": 1.0, "wall_s": 1e6}
+    archive = Archive.open(folder)
+    run = archive.runs()[-1]
+    texts = {"settings": json.dumps(run["settings"]), "versions": json.dumps(run["versions"])}
+    archive.log_run(
+        {**run, **texts, "run_id": "slow", "space": "other", "at": datetime.now(UTC), "report": json.dumps(slow)}
+    )
+    film(own_pile / "new.mp4", "down")
+    mine = index(own_pile, folder, settings_for(), dry_run=True)
+    assert mine.expected_s == pytest.approx(mine.footage_s * first.wall_s / first.footage_s)
+    unknown = index(own_pile, folder, settings_for(window_s=1.0), dry_run=True)
+    assert unknown.expected_s == pytest.approx(unknown.footage_s * 1e6), "by the last run of all"
 
 
 def test_new_changed_touched_and_vanished_files(own_pile: Path, settings_for, tmp_path: Path) -> None:
