@@ -51,9 +51,21 @@ def of_file(job: Job, failed: Failed) -> list[Letter]:
     return [letter, *_settled(job, letter.uri, {letter.place})]
 
 
-def of_gone(job: Job, video: VideoRow) -> list[Letter]:
-    """The end of a vanished video's letters."""
-    return list(_settled(job, video.uri, set()))
+def of_whole(job: Job, source: HashedFile, row: VideoRow) -> list[Letter]:
+    """What to write down of a file as a whole, of which `row` was had: its failure, or the end of earlier ones.
+
+    For copies, which have no units of their own, and for changed files whose earlier content is still shown: by one
+    letter about the file a run knows when to leave it alone.
+    """
+    if row.status != "failed":
+        return settled(job, row.uri)
+    failed = Failed(source, row.error_kind or "", row.error or "", row.stage or "", permanent=row.permanent)
+    return of_file(job, failed)
+
+
+def settled(job: Job, uri: str) -> list[Letter]:
+    """The end of all letters of a file that is gone, or accounted for without a look at it."""
+    return list(_settled(job, uri, set()))
 
 
 def _letter(job: Job, uri: str, source: HashedFile, failed: Failed, unit: Unit | None) -> Letter:

@@ -277,9 +277,10 @@ def _resolved(job: Job) -> Job:
 
 
 def _letters(job: Job, found: Survey) -> list[Letter]:
-    """What the dead-letter is to say of files that have no units, and of those that are gone."""
+    """What the dead-letter is to say of files that have no units, and of those that are gone or copies."""
     failed = (letter for failed in found.failures for letter in deadletter.of_file(job, failed))
-    return [*failed, *(letter for row in found.gone for letter in deadletter.of_gone(job, row))]
+    ended = [*(row.uri for row in found.gone), *(source.file.uri for source, _ in found.links.duplicates)]
+    return [*failed, *(letter for uri in ended for letter in deadletter.settled(job, uri))]
 
 
 def _reported(failures: Iterable[Failed]) -> tuple[Failure, ...]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from pipeline.lease import Lease
 from pipeline.parts import write_part
 from pipeline.plan import VideoPlan
 from pipeline.survey import Job, Progress, Survey, died
-from schemas.records import Failed, HashedFile, Part, Unit, UnitOutcome, UnitTime, VideoRow
+from schemas.records import Failed, HashedFile, Letter, Part, Unit, UnitOutcome, UnitTime, VideoRow
 
 COMMIT_EVERY_S = 2.0  # a lost run loses at most this much committed work; each commit is a file in the log
 
@@ -37,6 +37,15 @@ class _Tally:
     def is_complete(self) -> bool:
         """Whether every unit is accounted for."""
         return len(self.outcomes) + len(self.failures) == len(self.plan.units)
+
+
+@dataclass(frozen=True, slots=True)
+class _Verdict:
+    """What becomes of one file."""
+
+    found: VideoRow  # what came of this run: to be reported
+    row: VideoRow  # what the archive says from now on
+    letters: list[Letter]
 
 
 def index_units(job: Job, held: Lease, found: Survey, scratch: Path) -> tuple[list[VideoRow], UnitTime | None]:
@@ -112,16 +121,33 @@ def _bury_lost(unfinished: Mapping[str, _Tally]) -> None:
 
 
 def _commit_finished(job: Job, unfinished: dict[str, _Tally]) -> list[VideoRow]:
-    """Commits the rows of all videos that are complete and takes them off the list."""
+    """Commits the rows of all videos that are complete and takes them off the list; the rows to report."""
     complete = [video_id for video_id, tally in unfinished.items() if tally.is_complete]
     tallies = [unfinished.pop(video_id) for video_id in complete]
-    rows = [revisions.indexed(job, tally.plan, tally.outcomes, tally.failures) for tally in tallies]
-    both = list(zip(tallies, rows, strict=True))
-    told = (letter for tally, row in both for letter in deadletter.of_video(job, tally.plan, row, tally.failures))
-    job.archive.commit_letters(told)
-    rows += [revisions.follower(job, copy, row) for tally, row in both for copy in tally.copies]
-    job.archive.commit_videos(rows)
-    return rows
+    verdicts = [verdict for tally in tallies for verdict in _verdicts(job, tally)]
+    job.archive.commit_letters(letter for verdict in verdicts for letter in verdict.letters)
+    job.archive.commit_videos(verdict.row for verdict in verdicts)
+    return [verdict.found for verdict in verdicts]
+
+
+def _verdicts(job: Job, tally: _Tally) -> Iterator[_Verdict]:
+    """What there is to say of a video, and of each copy of it."""
+    row = revisions.indexed(job, tally.plan, tally.outcomes, tally.failures)
+    letters = deadletter.of_video(job, tally.plan, row, tally.failures)
+    yield _verdict(job, tally.plan.video.source, row, letters)
+    for copy in tally.copies:
+        follower = revisions.follower(job, copy, row)
+        yield _verdict(job, copy, follower, deadletter.of_whole(job, copy, follower))
+
+
+def _verdict(job: Job, source: HashedFile, row: VideoRow, letters: list[Letter]) -> _Verdict:
+    """What there is to say of a file that came out as `row`, which may be worse than what is shown of it."""
+    shown = revisions.kept(job, source, row)
+    if shown is None:
+        return _Verdict(row, row, letters)
+    if shown.fingerprint != source.fingerprint:
+        letters = deadletter.of_whole(job, source, row)
+    return _Verdict(replace(row, status="failed"), shown, letters)
 
 
 def _every(seconds: float, results: Iterable[Any]) -> Iterator[list[Any]]:

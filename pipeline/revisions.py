@@ -8,11 +8,13 @@ from datetime import UTC, datetime
 
 from pipeline import plan
 from pipeline.plan import VideoPlan
+from pipeline.relink import SHOWN
 from pipeline.survey import Job, Survey
 from schemas.records import Failed, HashedFile, SourceFile, UnitOutcome, VideoProfile, VideoRow
 
 INTACT_FRACTION = 0.999
 UNKNOWN_PROFILE = VideoProfile(0.0, 0, 0, 0.0, "", 0, 0)
+NEVER_S = -1.0  # a time of change that no file has
 
 
 def indexed(job: Job, item: VideoPlan, outcomes: Sequence[UnitOutcome], failures: Sequence[Failed]) -> VideoRow:
@@ -36,6 +38,29 @@ def indexed(job: Job, item: VideoPlan, outcomes: Sequence[UnitOutcome], failures
         # Damage in the content is permanent (all of nothing is true); a worker that died may have been unlucky.
         permanent=all(failed.permanent for failed in failures),
     )
+
+
+def kept(job: Job, source: HashedFile, row: VideoRow) -> VideoRow | None:
+    """The row that goes on showing a file's clips, because bad luck left the try that ended as `row` with less.
+
+    None when `row` is to be shown. Of the same content what is better stays, with the try counted; of changed content
+    anything is better than what is out of date, and nothing is not.
+    """
+    shown = job.known.get(source.file.uri)
+    if shown is None or shown.status not in SHOWN or row.status not in ("failed", "partial") or row.permanent:
+        return None
+    if shown.fingerprint != source.fingerprint:
+        return _outdated(shown, source.file) if row.status == "failed" else None
+    if row.decoded_fraction >= shown.decoded_fraction:
+        return None
+    return replace(now_at(shown, source.file), attempts=row.attempts)
+
+
+def _outdated(shown: VideoRow, file: SourceFile) -> VideoRow:
+    """The row on show of a file that holds something else by now, with a look by which the next run reads it again."""
+    # Content may change under the same size and time, which only --rehash finds out.
+    mtime_s = NEVER_S if _look(file) == (shown.size_bytes, shown.mtime_s) else shown.mtime_s
+    return replace(shown, mtime_s=mtime_s, indexed_at=datetime.now(UTC))
 
 
 def _row(job: Job, source: HashedFile, video_id: str, revision: int, profile: VideoProfile) -> VideoRow:
@@ -70,12 +95,13 @@ def _row(job: Job, source: HashedFile, video_id: str, revision: int, profile: Vi
 def unreadable(job: Job, failed: Failed) -> VideoRow | None:
     """The row of a file that has no packets to index.
 
-    None when a good revision is there and the failure may pass (a lost disk): what was indexed stays visible.
+    When a good revision is there and the failure may pass (a lost disk), what was indexed stays visible: None where its
+    row can stay as it is.
     """
     source = plan.source_of(failed)
     known = job.known.get(source.file.uri)
-    if known is not None and known.status in ("ok", "partial") and not failed.permanent:
-        return None
+    if known is not None and known.status in SHOWN and not failed.permanent:
+        return _outdated(known, source.file) if source.fingerprint not in ("", known.fingerprint) else None
     row = _successor(job, source, UNKNOWN_PROFILE)
     same = known is not None and plan.is_same_try(source, known)
     return replace(

@@ -11,7 +11,7 @@ from pipeline.archive import Archive
 from pipeline.settings import IndexSettings, Sampling, Space
 from pipeline.survey import Job
 from tests.models import TINY
-from tests.pipeline.factories import letter, video_row
+from tests.pipeline.factories import letter
 
 
 class NeverWalked(dict):
@@ -32,13 +32,13 @@ def job(tmp_path: Path) -> Job:
 
 
 def test_what_goes_settles_its_own_open_letters_and_looks_at_no_others(job: Job) -> None:
-    ended = deadletter.of_gone(job, video_row("/a.mp4"))
+    ended = deadletter.settled(job, "/a.mp4")
     assert {(each.uri, each.start_s, each.state) for each in ended} == {
         ("/a.mp4", None, "settled"),
         ("/a.mp4", 0.0, "settled"),
     }
     assert {each.run_id for each in ended} == {"run-2"}
-    assert deadletter.of_gone(job, video_row("/c.mp4")) == []
+    assert deadletter.settled(job, "/c.mp4") == []
 
 
 def test_of_letters_about_one_place_the_later_one_counts() -> None:
