@@ -35,13 +35,15 @@ def by_uri(letters: Iterable[Letter]) -> LettersByUri:
 
 def of_video(job: Job, item: VideoPlan, row: VideoRow, failures: Sequence[Failed]) -> list[Letter]:
     """What to write down of a video whose units are all accounted for: its failures, and the end of earlier ones."""
-    fresh = [_letter(job, row.uri, item.video.source, failed, failed.record) for failed in failures]
-    if not fresh and row.error_kind:  # no stage failed: packets did not decode, or their frames came out damaged
+    tried = [failed for failed in failures if failed not in item.left]
+    fresh = [_letter(job, row.uri, item.video.source, failed, failed.record) for failed in tried]
+    if not failures and row.error_kind:  # no stage failed: packets did not decode, or their frames came out damaged
         assert row.error is not None, "a row with a kind has a sentence"
         error = row.error + _named(gaps(job.archive, item)) if row.clip_count else row.error
         damage = Failed(item.video, row.error_kind, error, row.stage or "decode", permanent=row.permanent)
         fresh = [_letter(job, row.uri, item.video.source, damage, None)]
-    return [*fresh, *_settled(job, row.uri, {letter.place for letter in fresh})]
+    standing = {(row.uri, failed.record.windows[0].start_s) for failed in item.left}
+    return [*fresh, *_settled(job, row.uri, standing | {letter.place for letter in fresh})]
 
 
 def of_file(job: Job, failed: Failed) -> list[Letter]:

@@ -54,7 +54,9 @@ def index_units(job: Job, held: Lease, found: Survey, scratch: Path) -> tuple[li
     Also tells which unit came nearest to its deadline, of those that came back.
     """
     tallies = {
-        item.video_id: _Tally(item, list(item.done), copies=found.copies.get(item.video.source.fingerprint, ()))
+        item.video_id: _Tally(
+            item, list(item.done), list(item.left), found.copies.get(item.video.source.fingerprint, ())
+        )
         for item in found.plans
     }
     owners = {unit.unit_id: item.video_id for item in found.plans for unit in item.units}

@@ -29,7 +29,10 @@ READ_BYTES_PER_S = 2e6  # slower than any disk or network worth indexing from
 
 @dataclass(frozen=True, slots=True)
 class VideoPlan:
-    """One video to index: its identity, its units, and which of them an interrupted run has already committed."""
+    """One video to index: its identity, its units, and what is known of some of them.
+
+    `done` are those that an interrupted run has committed, `left` those that failed too often to be tried again.
+    """
 
     video: InspectedVideo
     video_id: str
@@ -37,12 +40,13 @@ class VideoPlan:
     attempts: int
     units: tuple[Unit, ...]
     done: tuple[UnitOutcome, ...]
+    left: tuple[Failed, ...] = ()
 
     @property
     def todo(self) -> tuple[Unit, ...]:
-        """The units that are not committed yet."""
-        done = {outcome.unit_id for outcome in self.done}
-        return tuple(unit for unit in self.units if unit.unit_id not in done)
+        """The units that are neither committed nor left alone."""
+        over = {outcome.unit_id for outcome in self.done} | {failed.record.unit_id for failed in self.left}
+        return tuple(unit for unit in self.units if unit.unit_id not in over)
 
 
 def is_settled(status: str, permanent: bool, attempts: int) -> bool:  # noqa: FBT001  # columns of a row
@@ -62,6 +66,21 @@ def is_left_alone(file: SourceFile, letter: Letter | None) -> bool:
         and letter.state == "open"
         and letter.attempts >= MAX_ATTEMPTS
         and (letter.size_bytes, letter.mtime_s) == (file.size_bytes, file.mtime_s)
+    )
+
+
+def left_alone(item: VideoPlan, letters: Mapping[float | None, Letter]) -> tuple[Failed, ...]:
+    """The units of a video that have failed too often already, or for good, by the letters about its file.
+
+    They fail as they did before, permanently: there is nothing to be had of them until somebody asks for it.
+    """
+    return tuple(
+        Failed(unit, letter.error_kind, letter.error, letter.stage, permanent=True)
+        for unit in item.todo
+        if (letter := letters.get(unit.windows[0].start_s)) is not None
+        and letter.state == "open"
+        and (letter.fingerprint, letter.end_s) == (item.video.source.fingerprint, unit.windows[-1].end_s)
+        and is_settled("failed", letter.permanent, letter.attempts)
     )
 
 

@@ -15,7 +15,7 @@ from pipeline.deadletter import failures, retry
 from pipeline.flows import index
 from pipeline.settings import IndexSettings, Policy
 from pipeline.verify import verify
-from schemas.errors import OutOfMemory, VideoError
+from schemas.errors import OutOfMemory, UndecodableVideo, VideoError
 from schemas.records import DecodedUnit, Unit
 from tests.media import make_video
 
@@ -212,3 +212,50 @@ def test_a_file_that_becomes_a_copy_after_it_failed_is_settled(
     shutil.copy(videos / "b.mp4", videos / "a.mp4")
     report = index(videos, folder, settings)
     assert (report.duplicates, failures(folder), starts(folder)) == (1, [], [0, 1])
+
+
+# --- units
+
+
+def test_a_unit_is_tried_in_three_runs_and_then_left_alone_until_it_is_asked_for(
+    fate: Fate, videos: Path, settings, tmp_path: Path
+) -> None:
+    folder = tmp_path / "archive"
+    fate.strike(1)
+    reports = [index(videos, folder, settings) for _ in range(4)]
+    assert [(report.planned, report.partial) for report in reports] == [(1, 1), (1, 1), (1, 1), (0, 0)]
+    assert fate.tries().count(1) == 3
+    (letter,) = failures(folder)
+    assert (letter.start_s, letter.end_s, letter.attempts, letter.run_id) == (2.0, 4.0, 3, reports[2].run_id)
+    retry(folder)
+    assert index(videos, folder, settings).partial == 1
+    assert (1 in fate.tries(), failures(folder)[0].attempts) == (True, 1)
+
+
+def test_a_unit_that_failed_for_good_is_not_tried_with_one_that_had_bad_luck(
+    fate: Fate, videos: Path, settings, tmp_path: Path
+) -> None:
+    folder = tmp_path / "archive"
+    fate.errors = {0: UndecodableVideo("no intact frame"), 1: OutOfMemory("too much")}
+    assert [index(videos, folder, settings).planned for _ in range(4)] == [1, 1, 1, 0]
+    assert fate.tries() == [0, 1, 1, 1, 2, 2, 2]
+    assert kinds(folder) == {0.0: ("undecodable", 1), 2.0: ("memory", 3)}
+
+    retry(folder, "memory")
+    assert index(videos, folder, settings).partial == 1
+    assert fate.tries() == [1, 2]
+    assert kinds(folder) == {0.0: ("undecodable", 1), 2.0: ("memory", 1)}
+    fate.strike(0, error=UndecodableVideo("no intact frame"))
+    assert index(videos, folder, settings).partial == 1
+    assert (starts(folder), kinds(folder)) == ([2, 3, 4, 5], {0.0: ("undecodable", 1)})
+    assert index(videos, folder, settings).planned == 0
+
+    retry(folder, "undecodable")
+    fate.strike()
+    assert index(videos, folder, settings).indexed == 1
+    assert (starts(folder), kinds(folder)) == ([0, 1, 2, 3, 4, 5], {})
+
+
+def kinds(folder: Path) -> dict[float | None, tuple[str, int]]:
+    """Kind and tries of every failure, by where it starts."""
+    return {letter.start_s: (letter.error_kind, letter.attempts) for letter in failures(folder)}

@@ -161,6 +161,24 @@ def test_what_the_content_decides_is_tried_once_and_again_on_request(own_pile, s
     assert (report.planned, report.failed, report.unchanged) == (len(BROKEN), len(BROKEN), len(VIDEOS))
 
 
+def test_of_two_kinds_the_one_that_is_asked_for_is_tried_again(
+    glutton: Path, tight: None, settings_for, tmp_path: Path
+) -> None:
+    folder = tmp_path / "archive"
+    (glutton / "text.mp4").write_text("not a video")
+    for _ in range(3):
+        index(glutton, folder, settings_for())
+    before = named(folder)
+    assert {name: letter.error_kind for name, letter in before.items()} == {
+        "large.mp4": "memory",
+        "text.mp4": "not_a_video",
+    }
+    assert [Path(letter.uri).name for letter in retry(folder, "memory")] == ["large.mp4"]
+    report = index(glutton, folder, settings_for())
+    assert (report.planned, [Path(failure.uri).name for failure in report.failures]) == (1, ["large.mp4"])
+    assert (named(folder)["large.mp4"].attempts, named(folder)["text.mp4"]) == (1, before["text.mp4"])
+
+
 def test_a_kind_that_did_not_happen_cannot_be_tried_again(indexed: tuple[Path, IndexReport]) -> None:
     with pytest.raises(InputError, match="there is no failure of the kind 'timeout'; there are: not_a_video"):
         retry(indexed[0], "timeout")
