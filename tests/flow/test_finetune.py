@@ -24,6 +24,7 @@ from pipeline.protocols import FinetuneSettings
 from pipeline.survey import Progress
 from schemas.errors import EngineError, InputError
 from tests.media import Picture, make_video
+from tests.models import WORDED
 from xclip_core import load
 
 COLOURS = {"red": (220, 40, 40), "blue": (40, 40, 220)}
@@ -182,10 +183,35 @@ def test_a_run_killed_after_its_last_step_is_completed(labelled, settings, unbro
     assert same_files(out, unbroken) == ALL
 
 
-@pytest.mark.parametrize(("change", "said"), [({"seed": 6}, "seed was 5, is 6"), ({"flip": False}, "flip was true")])
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"seed": 6}, "seed was 5, is 6"),
+        ({"flip": False}, "flip was true"),
+        ({"frames": 3}, "frames was 5, is 3"),
+        ({"image_size": 16}, "image_size was 24, is 16"),
+    ],
+)
 def test_a_folder_of_another_run_is_refused(labelled, settings, unbroken, change, said) -> None:
     with pytest.raises(InputError, match=f"holds a run with other settings .*{said}"):
         prepare(labelled, unbroken, replace(settings, **change))
+
+
+def test_the_models_own_sizes_may_be_said_or_left_out(labelled, settings, unbroken: Path) -> None:
+    own = replace(settings, frames=WORDED.frames, image_size=WORDED.image_size)
+    assert prepare(labelled, unbroken, own).identity == prepare(labelled, unbroken, settings).identity
+
+
+def test_a_run_that_did_not_write_its_sizes_down_goes_on_with_the_same_ones(labelled, settings, unbroken, tmp_path):
+    out = Path(shutil.copytree(unbroken, tmp_path / "out"))
+    described = json.loads((out / "settings.json").read_text())
+    for name in ("frames", "image_size"):
+        del described["identity"][name]
+    (out / "settings.json").write_text(json.dumps(described))
+    with pytest.raises(InputError, match="frames was 5, is 3; image_size was 24, is 16"):
+        prepare(labelled, out, replace(settings, frames=3, image_size=16))
+    assert run(labelled, out, settings).resumed_from == STEPS
+    assert json.loads((out / "settings.json").read_text())["identity"]["frames"] == 5
 
 
 def test_a_folder_of_other_things_is_refused(labelled, settings, tmp_path: Path) -> None:
