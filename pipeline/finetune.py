@@ -126,7 +126,7 @@ def prepare(
     ]
     if not curves.has_tensorboard():
         more.append(curves.NO_TENSORBOARD)
-    found = replace(found, warnings=(*found.warnings, *more))
+    found = replace(found, warnings=(*found.warnings, *more), notes=model.provenance.notes)
     identity = _identity(run, model.provenance.weights_hash)
     _check_folder(out, identity)
     return Prepared(run, identity, found, unread)
