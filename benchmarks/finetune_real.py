@@ -5,7 +5,8 @@
 FOOTAGE holds MANIFEST.json with a label a file. Labels with two or more clips are used. Of every clip three quarters
 of its time are training samples, each in three square crops (left, middle, right); the quarter between them is
 `times`: known clips at times never trained on, by which the best epoch is chosen. The last clip of every label is kept
-out entirely: `clips`, whose figure says something about new footage.
+out entirely: `clips`, whose figure says something about new footage. Ends with 1 where the run that was
+killed left other files than the one that was not.
 """
 
 from __future__ import annotations
@@ -83,8 +84,18 @@ def killed(arguments: list[str], metrics: Path, lines: int) -> int:
     return process.returncode
 
 
-def main() -> None:
-    """Makes the set if it is not there, trains, kills, resumes, compares, and prints what came out."""
+def compare(whole: Path, broken: Path) -> int:
+    """Says of every file of two runs whether it is the same; the exit status that this is worth."""
+    status = 0
+    for name in FILES:
+        same = (whole / name).read_bytes() == (broken / name).read_bytes()
+        print(f"{name}: {'identical' if same else 'DIFFERENT'}")
+        status |= not same
+    return status
+
+
+def main() -> int:
+    """Makes the set if it is not there, trains, kills, resumes, compares, and prints what came out; the exit status."""
     parser = argparse.ArgumentParser()
     parser.add_argument("footage", type=Path)
     parser.add_argument("out", type=Path)
@@ -102,10 +113,8 @@ def main() -> None:
     status = killed(command(out, "broken", options), out / "broken" / "metrics.jsonl", lines)
     resumed = json.loads(subprocess.run(command(out, "broken", options), check=True, stdout=subprocess.PIPE).stdout)
     print(f"killed after {lines} lines (status {status}), went on from step {resumed['resumed_from']}")
-    for name in FILES:
-        same = (out / "whole" / name).read_bytes() == (out / "broken" / name).read_bytes()
-        print(f"{name}: {'identical' if same else 'DIFFERENT'}")
+    return compare(out / "whole", out / "broken")
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from pipeline.splits import Summary
     from xclip_core.reproduce import Reproduction
 
-# Views of the paper's protocols: fully supervised, few-shot, zero-shot.
-PROTOCOLS = {"full": "4x3", "few": "1x1", "zero": "1x1"}
+# Views of the paper's protocols: fully supervised, few-shot, zero-shot; and where none is named.
+PROTOCOLS = {"full": "4x3", "few": "1x1", "zero": "1x1", None: "1x1"}
 CONFUSIONS_SHOWN = 10
 
 
@@ -29,10 +29,12 @@ def evaluate(
         ),
     ] = None,
     model: Annotated[str, typer.Option(help="A model's name, or a checkpoint file or folder.")] = "footage-tiny",
+    frames: Annotated[int | None, typer.Option(help="Frames per clip, if not as many as the model's.")] = None,
+    image_size: Annotated[int | None, typer.Option(help="Pixels of a frame's side, if not the model's.")] = None,
     views: Annotated[str | None, typer.Option(help="Samples in time x crops, such as 4x3; 1x1 unless given.")] = None,
     protocol: Annotated[
-        Literal["full", "few", "zero"], typer.Option(help="The paper's views: 4x3, 1x1, 1x1.")
-    ] = "zero",
+        Literal["full", "few", "zero"] | None, typer.Option(help="The paper's views: 4x3, 1x1, 1x1.")
+    ] = None,
     draws: Annotated[str | None, typer.Option(help="Random draws x labels, such as 3x160: mean and spread.")] = None,
     labels: Annotated[Path | None, typer.Option(help="A label set with prompts, as `footage tag` takes it.")] = None,
     names: Annotated[Path | None, typer.Option(help="Class names (id,name) of a .txt list.")] = None,
@@ -55,6 +57,8 @@ def evaluate(
         raise typer.BadParameter("expected LABELS, or --card without them")
     if html is not None and (draws or len(videos or ()) > 1):
         raise typer.BadParameter("--html is a page of one split; expected one LABELS and no --draws")
+    if card and (frames, image_size) != (None, None):
+        raise typer.BadParameter("--card measures a model as it is; expected no --frames and no --image-size")
     if not videos:
         _check_card(model, pictures, backdrops, as_json=as_json)
         return
@@ -67,6 +71,9 @@ def evaluate(
 
     settings = EvaluationSettings(
         model=model,
+        frames=frames,
+        image_size=image_size,
+        protocol=protocol,
         views=parse_views(views or PROTOCOLS[protocol], seed),
         template=template,
         split_camel_case=split_camel_case,
@@ -87,6 +94,7 @@ def evaluate(
 
 def _report(evaluations: Sequence[Evaluation], *, as_json: bool) -> None:
     """One evaluation whole, or several as mean and spread; ends with 3 where a video failed."""
+    console.caution(evaluations[0].notes)
     if len(evaluations) > 1:
         from pipeline.splits import summary
 

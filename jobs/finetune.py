@@ -85,10 +85,11 @@ def _print_review(review: Review) -> None:
     table = Table(show_header=False)
     for row in review.rows:
         table.add_row(*row)
-    notes = console.messages()
-    notes.print(table)
+    out = console.messages()
+    out.print(table)
     for warning in review.warnings:
-        notes.print(f"warning: {warning}", markup=False, soft_wrap=True)
+        out.print(f"warning: {warning}", markup=False, soft_wrap=True)
+    console.caution(review.notes)
 
 
 def _print(report: FinetuneReport) -> None:

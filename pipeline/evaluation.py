@@ -30,6 +30,7 @@ from pipeline.label_sets import Label, LabelSet, over_prompts
 from pipeline.labelled import LabelledVideos
 from pipeline.metrics import Figures
 from pipeline.multiview import ViewedVideo, Views, ViewStage, deadline_s
+from pipeline.protocols import ProtocolName, other_frames
 from pipeline.settings import EngineName
 from pipeline.survey import Progress, died
 from schemas.errors import InputError
@@ -50,6 +51,9 @@ class EvaluationSettings:
     """Everything that decides the figures, and where they are worked out."""
 
     model: str = DEFAULT_MODEL
+    frames: int | None = None  # of a view, and below pixels of a side; other than the model's by resampling its tables
+    image_size: int | None = None
+    protocol: ProtocolName | None = None  # of the paper, where one was named: its frames are held against the model's
     views: Views = field(default_factory=Views)
     template: str = "{}"  # what is said of a label; `{}` stands for its name
     split_camel_case: bool = False
@@ -100,6 +104,7 @@ class Evaluation:
     """The outcome. `videos` = `scored` + `failed`; without a scored video there are no figures."""
 
     settings: EvaluationSettings
+    notes: tuple[str, ...]  # what a user must know of the model and the protocol before believing the figures
     weights_hash: str
     frames: int
     image_size: int
@@ -129,16 +134,19 @@ def evaluate(
     """
     labels = _worded(label_set or LabelSet(tuple(Label(name, (name,)) for name in labelled.labels)), settings)
     _check_names(labelled, labels)
-    model = load_encoder(settings.model, device=device_named(settings.device))
+    model = load_encoder(
+        settings.model, frames=settings.frames, image_size=settings.image_size, device=device_named(settings.device)
+    )
     # Workers run in other folders.
     settings = replace(settings, model=canonical_source(settings.model), device=device_named(settings.device))
     assert model.provenance is not None, "models come from xclip_core.load"
     # Once, and before any video: a label that cannot be read must not cost hours first.
     text_QE = encode_text_raw(model, labels.prompts).cpu()
     began = time.perf_counter()
-    scored, failures = _run(labelled, settings, model, Score(settings.model, labels, text_QE, settings.device), watch)
+    scored, failures = _run(labelled, settings, model, Score(settings, labels, text_QE), watch)
     return Evaluation(
         settings=settings,
+        notes=(*model.provenance.notes, *_departures(settings, model)),
         weights_hash=model.provenance.weights_hash,
         frames=model.config.frames,
         image_size=model.config.image_size,
@@ -151,6 +159,11 @@ def evaluate(
         wall_s=time.perf_counter() - began,
         **_outcome(labelled, labels, scored),
     )
+
+
+def _departures(settings: EvaluationSettings, model: Encoder) -> tuple[str, ...]:
+    """Where the protocol that was named is not kept."""
+    return other_frames(settings.protocol, model.config.frames) if settings.protocol else ()
 
 
 def _worded(labels: LabelSet, settings: EvaluationSettings) -> LabelSet:
@@ -193,15 +206,15 @@ class ScoredVideo:
 class Score:
     """Scoring as a stage: holds the model, loaded where it runs, and the raw text vectors Q x E."""
 
-    model_source: str
+    settings: EvaluationSettings
     labels: LabelSet
     text_QE: Tensor
-    device: str = "cpu"
 
     @cached_property
     def model(self) -> Encoder:
         """Loaded on first use, in the process that uses it."""
-        return load_encoder(self.model_source, device=self.device)
+        asked = self.settings
+        return load_encoder(asked.model, frames=asked.frames, image_size=asked.image_size, device=asked.device)
 
     def __call__(self, videos: list[ViewedVideo]) -> list[ScoredVideo]:
         """One result for each video, in order; forward passes are filled across their borders."""

@@ -62,6 +62,7 @@ def setting_rows(evaluation: Evaluation) -> list[tuple[str, str]]:
         ("model", settings.model),
         ("weights", f"sha256 {evaluation.weights_hash}"),
         ("sampling", f"{evaluation.frames} frames by number, {drawn}"),
+        ("protocol", settings.protocol or "none named"),
         ("views", f"{views} (samples in time x crops; {crops}), softmax summed"),
         ("image size", f"{evaluation.image_size} px"),
         ("template", settings.template),
@@ -69,6 +70,7 @@ def setting_rows(evaluation: Evaluation) -> list[tuple[str, str]]:
         ("videos", f"{evaluation.videos} = {evaluation.scored} scored + {evaluation.failed} failed"),
         ("seconds per video", f"{evaluation.decode_s:.3f} decoding + {evaluation.score_s:.3f} scoring"),
         ("wall time", f"{evaluation.wall_s:.1f} s, engine {settings.engine}, device {settings.device}"),
+        *(("note", note) for note in evaluation.notes),
     ]
 
 

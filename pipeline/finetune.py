@@ -42,6 +42,7 @@ from schemas.errors import InputError
 from schemas.records import Failed
 from xclip_core import XClip, canonical_source, encode_text, load
 from xclip_core.durable import load_state, write_text
+from xclip_core.weights import infer_config, official_name
 
 SETTINGS = "settings.json"
 REPORT = "report.json"
@@ -93,7 +94,13 @@ def prepare(
     """
     model = load(settings.init, frames=settings.frames, image_size=settings.image_size)
     assert model.provenance is not None
-    settings = replace(settings, init=canonical_source(settings.init), device=device_named(settings.device))
+    settings = replace(
+        settings,
+        init=canonical_source(settings.init),
+        device=device_named(settings.device),
+        frames=model.config.frames,
+        image_size=model.config.image_size,
+    )
     given = read_labelled(labels)
     validation = read_labelled(val) if val else None
     everything = (*given.examples, *(validation.examples if validation else ()))
@@ -119,7 +126,7 @@ def prepare(
     ]
     if not curves.has_tensorboard():
         more.append(curves.NO_TENSORBOARD)
-    found = replace(found, warnings=(*found.warnings, *more))
+    found = replace(found, warnings=(*found.warnings, *more), notes=model.provenance.notes)
     identity = _identity(run, model.provenance.weights_hash)
     _check_folder(out, identity)
     return Prepared(run, identity, found, unread)
@@ -198,6 +205,8 @@ def _identity(run: Run, weights_hash: str) -> Identity:
     """What decides the result. How many workers share a step does not, but for rounding."""
     return {
         "weights": weights_hash,
+        "frames": run.settings.frames,
+        "image_size": run.settings.image_size,
         "labels": list(run.labels),
         "training": _digest(run.train),
         "validation": _digest(run.held_out),
@@ -224,7 +233,7 @@ def _check_folder(out: Path, identity: Identity) -> None:
         raise InputError(f"{out} is not empty and holds no fine-tuning run; name a new folder")
     if not (out / fitting.CHECKPOINT).exists():
         return
-    before = json.loads((out / SETTINGS).read_text(encoding="utf-8"))["identity"]
+    before = _identity_of(out)
     now = json.loads(json.dumps(identity))
     changed = [
         f"{name} was {_short(before.get(name))}, is {_short(now[name])}" for name in now if _differs(name, before, now)
@@ -234,6 +243,20 @@ def _check_folder(out: Path, identity: Identity) -> None:
             f"{out} holds a run with other settings ({'; '.join(changed)}); give the same ones to go on, or another "
             "folder to begin anew"
         )
+
+
+def _identity_of(folder: Path) -> Identity:
+    """What decided the result of the run that a folder holds a checkpoint of."""
+    written: Identity = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))["identity"]
+    # Runs of earlier versions did not write their sizes down; the weights tell them.
+    return written if "frames" in written else _sizes(folder) | written
+
+
+def _sizes(folder: Path) -> Identity:
+    """Frames and pixels of the model in a folder's checkpoint."""
+    state = load_state(folder / fitting.CHECKPOINT)["training"]["model"]
+    config = infer_config({official_name(name): tensor for name, tensor in state.items()})
+    return {"frames": config.frames, "image_size": config.image_size}
 
 
 def _differs(name: str, before: Identity, now: Identity) -> bool:

@@ -34,6 +34,15 @@ PROTOCOLS: dict[ProtocolName, Protocol] = {
 }
 
 
+def other_frames(protocol: ProtocolName, frames: int) -> tuple[str, ...]:
+    """What there is to say of so many frames a clip under a protocol: nothing where the paper has as many."""
+    paper = PROTOCOLS[protocol].frames
+    if frames in paper:
+        return ()
+    wanted = " or ".join(map(str, paper))
+    return (f"the protocol {protocol!r} has {wanted} frames per clip, and here there are {frames} (--frames)",)
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FinetuneSettings:
     """Everything that `footage finetune` was asked for. None means: as the protocol has it."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from pipeline.feed import FEW_SHOTS, HOLD_OUT, Unread, generator
 from pipeline.labelled import Example
-from pipeline.protocols import FinetuneSettings, Schedule
+from pipeline.protocols import FinetuneSettings, Schedule, other_frames
 from schemas.errors import InputError
 
 HOLD_OUT_PART = 10  # one in so many, of every label
@@ -38,6 +38,7 @@ class Review:
 
     rows: tuple[tuple[str, str], ...]
     warnings: tuple[str, ...]
+    notes: tuple[str, ...] = ()  # of the model that training starts from: not trained, or resampled
 
 
 def hold_out(examples: Sequence[Example], seed: int) -> Split:
@@ -137,6 +138,10 @@ def _warnings(
     shared = {example.path for example in split.train} & {example.path for example in split.held_out}
     if shared:
         yield f"{len(shared)} videos are in training and in validation; its accuracy will flatter"
+    if settings.frames is not None:
+        yield from other_frames(settings.protocol, settings.frames)
+    if settings.protocol == "few" and settings.shots is None:
+        yield "the protocol 'few' trains on 2 to 16 videos of each label, and here all are used; --shots K draws K"
     if settings.batch is None and schedule.batch < settings.row.batch:
         yield f"the protocol's batch of {settings.row.batch} is more than there are examples; {schedule.batch} are used"
     if settings.flip and (sided := directional(counts)):

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
 from pipeline import fitting
 from pipeline.finetune import FinetuneReport, Prepared, finetune, indistinct, prepare
@@ -24,7 +26,9 @@ from pipeline.protocols import FinetuneSettings
 from pipeline.survey import Progress
 from schemas.errors import EngineError, InputError
 from tests.media import Picture, make_video
+from tests.models import WORDED
 from xclip_core import load
+from xclip_core.frames import CrossFrameBlock
 
 COLOURS = {"red": (220, 40, 40), "blue": (40, 40, 220)}
 PER_LABEL = 7  # of which one is held out: twelve to train on, three steps of four an epoch
@@ -120,6 +124,62 @@ def test_the_kept_model_is_that_of_the_best_validation(unbroken: Path) -> None:
     assert kept_last == (best["epoch"] == 4)
 
 
+class Stopped(Exception):
+    """What ends a run in the middle, in tests."""
+
+
+def stopped_at(step: int):
+    """A watch that ends a run after so many steps."""
+
+    def stop(progress: Progress) -> None:
+        if progress.phase == "train" and progress.done == step:
+            raise Stopped
+
+    return stop
+
+
+def test_the_best_is_kept_where_later_ones_are_worse(labelled, settings, tmp_path: Path) -> None:
+    """Validation has the labels the wrong way round: the more is learnt, the worse it gets."""
+    other = {"red": "blue", "blue": "red"}
+    rows = [f"{file},{other[file.parent.name]}" for file in sorted(labelled.rglob("*.mp4"))[::3]]
+    (tmp_path / "val.csv").write_text("\n".join(["path,label", *rows]))
+    wanted, whole, short = replace(settings, epochs=8, lr=1e-3), tmp_path / "whole", tmp_path / "short"
+    report = run(labelled, whole, wanted, val=tmp_path / "val.csv")
+    assert report.best_epoch < report.epochs
+    assert report.last_top1 < report.top1
+    assert (whole / "model.safetensors").read_bytes() != (whole / "last.safetensors").read_bytes()
+    with pytest.raises(Stopped):
+        finetune(prepare(labelled, short, wanted, val=tmp_path / "val.csv"), watch=stopped_at(3 * report.best_epoch))
+    assert (whole / "model.safetensors").read_bytes() == (short / "model.safetensors").read_bytes()
+
+
+def test_bfloat16_with_recomputed_layers_ends_with_a_usable_model(labelled, settings, tmp_path: Path) -> None:
+    """As above all fourteen videos are right; and every layer was passed twice a step, in bfloat16."""
+    wanted = replace(settings, epochs=8, lr=1e-3, precision="bf16", recompute=True)
+    passes, kinds = Counter(), set()
+
+    def count(module: torch.nn.Module, given: object) -> None:
+        if isinstance(module, CrossFrameBlock):
+            passes[module.training] += 1
+
+    def note(module: torch.nn.Module, given: object, result: torch.Tensor) -> None:
+        if isinstance(module, torch.nn.Conv2d):
+            kinds.add(result.dtype)
+
+    handles = register_module_forward_pre_hook(count), register_module_forward_hook(note)
+    try:
+        report = run(labelled, tmp_path / "out", wanted, val=labelled)
+    finally:
+        for handle in handles:
+            handle.remove()
+    assert report.top1 == 1.0
+    assert passes[True] == 2 * WORDED.vision_layers * report.steps
+    assert kinds == {torch.bfloat16}
+    assert "| precision | bfloat16, scores in float32 |" in (tmp_path / "out" / "model.md").read_text()
+    model = load(tmp_path / "out")
+    assert all(tensor.dtype == torch.float32 and torch.isfinite(tensor).all() for tensor in model.state_dict().values())
+
+
 def test_the_same_run_gives_the_same_files(labelled, settings, unbroken: Path, tmp_path: Path) -> None:
     run(labelled, tmp_path / "out", settings)
     assert same_files(tmp_path / "out", unbroken) == ALL
@@ -128,22 +188,14 @@ def test_the_same_run_gives_the_same_files(labelled, settings, unbroken: Path, t
     assert same_files(tmp_path / "other", unbroken) == []
 
 
-class Stopped(Exception):
-    """What ends a run in the middle, in tests."""
-
-
 @pytest.mark.parametrize("step", [2, 7])
 def test_a_run_that_ends_inside_an_epoch_goes_on_to_the_bit(labelled, settings, unbroken, tmp_path, step) -> None:
     """Checkpoints come with the clock, here at every step: also between two validations."""
     prepared = prepare(labelled, tmp_path / "out", settings)
     prepared = replace(prepared, run=replace(prepared.run, checkpoint_every_s=0.0))
 
-    def stop(progress: Progress) -> None:
-        if progress.done == step:
-            raise Stopped
-
     with pytest.raises(Stopped):
-        finetune(prepared, watch=stop)
+        finetune(prepared, watch=stopped_at(step))
     assert finetune(prepared).resumed_from == step
     assert same_files(tmp_path / "out", unbroken) == ALL
 
@@ -182,10 +234,35 @@ def test_a_run_killed_after_its_last_step_is_completed(labelled, settings, unbro
     assert same_files(out, unbroken) == ALL
 
 
-@pytest.mark.parametrize(("change", "said"), [({"seed": 6}, "seed was 5, is 6"), ({"flip": False}, "flip was true")])
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"seed": 6}, "seed was 5, is 6"),
+        ({"flip": False}, "flip was true"),
+        ({"frames": 3}, "frames was 5, is 3"),
+        ({"image_size": 16}, "image_size was 24, is 16"),
+    ],
+)
 def test_a_folder_of_another_run_is_refused(labelled, settings, unbroken, change, said) -> None:
     with pytest.raises(InputError, match=f"holds a run with other settings .*{said}"):
         prepare(labelled, unbroken, replace(settings, **change))
+
+
+def test_the_models_own_sizes_may_be_said_or_left_out(labelled, settings, unbroken: Path) -> None:
+    own = replace(settings, frames=WORDED.frames, image_size=WORDED.image_size)
+    assert prepare(labelled, unbroken, own).identity == prepare(labelled, unbroken, settings).identity
+
+
+def test_a_run_that_did_not_write_its_sizes_down_goes_on_with_the_same_ones(labelled, settings, unbroken, tmp_path):
+    out = Path(shutil.copytree(unbroken, tmp_path / "out"))
+    described = json.loads((out / "settings.json").read_text())
+    for name in ("frames", "image_size"):
+        del described["identity"][name]
+    (out / "settings.json").write_text(json.dumps(described))
+    with pytest.raises(InputError, match="frames was 5, is 3; image_size was 24, is 16"):
+        prepare(labelled, out, replace(settings, frames=3, image_size=16))
+    assert run(labelled, out, settings).resumed_from == STEPS
+    assert json.loads((out / "settings.json").read_text())["identity"]["frames"] == 5
 
 
 def test_a_folder_of_other_things_is_refused(labelled, settings, tmp_path: Path) -> None:

@@ -8,14 +8,18 @@ import pytest
 import torch
 
 from pipeline.archive import Archive
+from pipeline.evaluation import EvaluationSettings, evaluate
+from pipeline.finetune import prepare
 from pipeline.flows import IndexReport, index
 from pipeline.label_sets import Label, LabelSet
+from pipeline.labelled import read_labelled
+from pipeline.protocols import FinetuneSettings
 from pipeline.search import search
 from pipeline.serving import open_space
 from pipeline.tagging import tag
 from schemas.errors import SpaceMismatch
 from tests.clips import openclip_model, register
-from tests.footage import CLIPS
+from tests.footage import CLIPS, film
 from tests.models import WORDED
 from xclip_core import encode_text
 
@@ -94,6 +98,19 @@ def test_a_start_from_clip_indexes_and_is_said_not_to_be_trained(
     assert report.clips == CLIPS
     assert "not trained" in report.notes[0]
     assert open_space(tmp_path / "archive").notes == report.notes
+
+
+def test_a_start_from_clip_is_said_not_to_be_trained_before_training_and_after_evaluation(
+    clip_file: Path, tmp_path: Path
+) -> None:
+    for motion in ("down", "up"):
+        for seed in range(2):
+            film(tmp_path / "videos" / motion / f"{seed}.mp4", motion, colour_seed=seed)
+    settings = FinetuneSettings(init=str(clip_file), batch=4)
+    notes = prepare(tmp_path / "videos", tmp_path / "out", settings).review.notes
+    assert "not trained" in notes[0]
+    labelled = read_labelled(tmp_path / "videos")
+    assert evaluate(labelled, EvaluationSettings(model=str(clip_file), engine="local")).notes == notes
 
 
 def test_the_same_clip_as_frame_mean_and_as_a_start_are_two_spaces(by_frame_mean, clip_file: Path) -> None:

@@ -84,8 +84,21 @@ def test_the_papers_protocols_set_the_views(protocol, views, footage, videos: Pa
     _, out, _ = footage(
         "evaluate", videos / "sound.csv", "--model", tiny_weights, "--engine", "local", "--json", "--protocol", protocol
     )
-    found = json.loads(out)["settings"]["views"]
-    assert (found["clips"], found["crops"]) == views
+    found = json.loads(out)["settings"]
+    assert (found["views"]["clips"], found["views"]["crops"]) == views
+    assert found["protocol"] == protocol
+
+
+def test_other_frames_and_sizes_are_told_on_stderr_and_in_the_json(footage, videos: Path, tiny_weights: Path) -> None:
+    code, out, err = footage(
+        "evaluate", videos / "sound.csv", "--model", tiny_weights, "--engine", "local", "--json",
+        "--frames", 3, "--image-size", 16,
+    )  # fmt: skip
+    found = json.loads(out)
+    assert code == 0
+    assert (found["frames"], found["image_size"], found["settings"]["protocol"]) == (3, 16, None)
+    assert len(found["notes"]) == 2
+    assert all(f"note: {note}" in err for note in found["notes"])
 
 
 def test_a_label_set_brings_prompts(footage, videos: Path, tiny_weights: Path, tmp_path: Path) -> None:
@@ -118,7 +131,9 @@ def test_mistakes_end_as_one_clear_sentence(arguments, sentence, footage, videos
     assert "Traceback" not in err
 
 
-@pytest.mark.parametrize("arguments", [(), ("list.csv", "--card"), ("list.csv", "--protocol", "half")])
+@pytest.mark.parametrize(
+    "arguments", [(), ("list.csv", "--card"), ("list.csv", "--protocol", "half"), ("--card", "--frames", "8")]
+)
 def test_wrong_usage_ends_with_2(arguments, footage) -> None:
     code, _, err = footage("evaluate", *arguments)
     assert code == 2

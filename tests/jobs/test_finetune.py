@@ -38,6 +38,18 @@ def test_a_run_says_what_it_will_do_and_what_came_out(footage, labelled: Path, t
     assert report["resumed_from"] == report["steps"] == 1
 
 
+def test_what_is_asked_for_arrives_and_what_to_know_of_the_model_is_told(footage, labelled, tiny_weights, tmp_path):
+    out = tmp_path / "out"
+    asked = ("--frames", 3, "--clip-norm", 0.5, "--lr", 1e-3, "--seed", 3, "--precision", "bf16", "--recompute")
+    code, _, said = footage("finetune", labelled, out, "--init", tiny_weights, "--no-flip", *OPTIONS, *asked, "--json")
+    assert code == 0
+    assert "note: the model's frame table was resampled from 5 to 3 frames" in said
+    assert "warning: the protocol 'full' has 8 or 16 frames per clip, and here there are 3" in said
+    found = json.loads((out / "settings.json").read_text())["settings"]
+    assert (found["frames"], found["clip_norm"], found["lr"], found["seed"]) == (3, 0.5, 1e-3, 3)
+    assert (found["flip"], found["precision"], found["recompute"]) == (False, "bf16", True)
+
+
 def test_videos_left_out_end_the_command_with_3(footage, labelled: Path, tiny_weights: Path, tmp_path: Path) -> None:
     (tmp_path / "broken.mp4").write_text("no video")
     rows = [f"{file},{file.parent.name}" for file in sorted(labelled.rglob("*.mp4"))]

@@ -17,8 +17,7 @@ from pipeline.survey import Progress
 from schemas.errors import InputError
 from schemas.records import SourceFile
 from tests.footage import film
-from tests.models import WORDED
-from xclip_core import XClip, encode_text_raw, encode_video_with_context
+from xclip_core import XClip, encode_text_raw, encode_video_with_context, load
 
 SINGLE = Views()
 FILMED = {"left.mp4": "left", "up.mp4": "up", "left too.mp4": "left", "still.mp4": "still"}
@@ -47,7 +46,7 @@ def settings(tiny_weights: Path) -> EvaluationSettings:
 
 def by_hand(model: XClip, path: Path, texts: list[str], views: Views = SINGLE) -> tuple[np.ndarray, np.ndarray]:
     """Logits and softmax of every view of a file, V x K, one view at a time."""
-    stage = ViewStage(views=views, frames=WORDED.frames, image_size=WORDED.image_size)
+    stage = ViewStage(views=views, frames=model.config.frames, image_size=model.config.image_size)
     (viewed,) = stage([SourceFile(str(path), 0, 0.0)])
     text = encode_text_raw(model, texts)
     with torch.inference_mode():
@@ -131,6 +130,27 @@ def test_without_a_sound_video_there_are_no_figures(folder, settings) -> None:
     found = evaluate(labelled(folder, {"broken.mp4": "left"}), settings)
     assert (found.figures, found.scored, found.failed, found.verdicts) == (None, 0, 1, ())
     assert [(line.label, line.videos, line.accuracy) for line in found.classes] == [("left", 0, None)]
+
+
+def test_other_frames_and_sizes_are_scored_by_the_resampled_model_and_said(folder, settings, tiny_weights) -> None:
+    found = evaluate(labelled(folder), replace(settings, frames=3, image_size=16))
+    assert (found.frames, found.image_size) == (3, 16)
+    assert [note.split(";")[0] for note in found.notes] == [
+        "the model's frame table was resampled from 5 to 3 frames",
+        "the model's patch table was resampled from 24 to 16 pixels",
+    ]
+    resampled, texts = load(tiny_weights, frames=3, image_size=16), ["left", "still", "up"]
+    for verdict, name in zip(found.verdicts, FILMED, strict=True):
+        _, probabilities = by_hand(resampled, folder / name, texts)
+        assert verdict.probability == pytest.approx(probabilities[0].max(), abs=1e-5)
+    assert evaluate(labelled(folder), settings).notes == ()
+
+
+def test_frames_that_are_not_those_of_the_protocol_are_said(folder, settings) -> None:
+    one = labelled(folder, {"up.mp4": "up"})
+    assert "'full' has 8 or 16 frames per clip" in evaluate(one, replace(settings, protocol="full")).notes[0]
+    kept = evaluate(one, replace(settings, protocol="full", frames=8)).notes
+    assert [note.split(";")[0] for note in kept] == ["the model's frame table was resampled from 5 to 8 frames"]
 
 
 def prompts(found: Evaluation) -> list[tuple[str, ...]]:

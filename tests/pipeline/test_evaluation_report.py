@@ -20,7 +20,10 @@ FIGURES = Figures(
     recall_at_1=0.5, recall_at_5=0.875, recall_at_10=1.0, median_rank=1.5,
 )  # fmt: skip
 EVALUATION = Evaluation(
-    settings=EvaluationSettings(model="some-model", views=Views(clips=4, crops=3, seed=9), split_camel_case=True),
+    settings=EvaluationSettings(
+        model="some-model", protocol="full", views=Views(clips=4, crops=3, seed=9), split_camel_case=True
+    ),
+    notes=("the model's frame table was resampled from 16 to 8 frames",),
     weights_hash="abc123",
     frames=8,
     image_size=224,
@@ -53,6 +56,8 @@ def test_a_page_has_every_figure_and_everything_that_decided_them() -> None:
     said = dict(setting_rows(EVALUATION))
     assert said["sampling"] == "8 frames by number, random in equal parts, seed 9"
     assert said["views"].startswith("4x3 ")
+    assert said["protocol"] == "full"
+    assert said["note"] == "the model's frame table was resampled from 16 to 8 frames"
     assert said["weights"] == "sha256 abc123"
     assert said["CamelCase labels"] == "split into words"
     assert "/videos/bad.mp4 | not_a_video | this is an empty file" in shown

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -11,7 +14,7 @@ from pipeline.feed import test_picks as validation_picks
 from pipeline.labelled import Example
 from pipeline.protocols import FinetuneSettings, schedule_of
 from pipeline.sampling import train_indices
-from tests.media import grey_number, make_video
+from tests.media import Picture, grey_number, make_video
 
 VIEW = View(frames=5, size=24, seed=3, flip=True)
 FRAMES = 40
@@ -53,6 +56,21 @@ def test_the_training_view_takes_the_frames_that_the_reference_would(clips: Clip
         frames = clips[Pick(0, epoch)].frames_THWC
         found += [grey_number(frame.numpy()) for frame in frames] == wanted.tolist()
     assert 3 <= found < 30
+
+
+@pytest.mark.parametrize("flip", [True, False])
+def test_clips_are_mirrored_only_where_that_is_asked_for(tmp_path: Path, flip) -> None:
+    """Pictures that are bright on the left; crops and jitter leave them so."""
+
+    def paint(number: int, size: tuple[int, int]) -> Picture:
+        return np.broadcast_to(np.linspace(180, 40, size[0])[:, None], (size[1], size[0], 3)).astype(np.uint8)
+
+    sloped = [Example(make_video(tmp_path / "slope.mp4", frames=5, paint=paint), "a")]
+    clips = Clips(sloped, ("a",), replace(VIEW, flip=flip))
+    seen = [clips[Pick(0, epoch)].frames_THWC.float().mean(dim=(0, 1, 3)) for epoch in range(20)]
+    mirrored = [bool(row[:8].mean() < row[-8:].mean()) for row in seen]
+    assert any(mirrored) is flip
+    assert not all(mirrored)
 
 
 def test_a_pick_gives_the_same_clip_again_and_another_epoch_another(clips: Clips, examples: list[Example]) -> None:

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from pipeline.protocols import PROTOCOLS, FinetuneSettings, schedule_of
+from pipeline.protocols import PROTOCOLS, FinetuneSettings, other_frames, schedule_of
 from schemas.errors import InputError
 
 FULL = FinetuneSettings(protocol="full")
@@ -18,6 +18,17 @@ FULL = FinetuneSettings(protocol="full")
 def test_the_table_is_the_papers(protocol, lr, epochs, batch) -> None:
     row = PROTOCOLS[protocol]
     assert (row.lr, row.epochs, row.batch, row.warmup_epochs) == (lr, epochs, batch, 5)
+
+
+@pytest.mark.parametrize(("protocol", "frames"), [("full", 8), ("full", 16), ("few", 32), ("zero", 32)])
+def test_of_the_papers_frames_there_is_nothing_to_say(protocol, frames) -> None:
+    assert other_frames(protocol, frames) == ()
+
+
+@pytest.mark.parametrize(("protocol", "paper"), [("full", "8 or 16"), ("few", "32"), ("zero", "32")])
+def test_other_frames_are_named_with_the_papers(protocol, paper) -> None:
+    (said,) = other_frames(protocol, 12)
+    assert f"the protocol '{protocol}' has {paper} frames per clip, and here there are 12" in said
 
 
 def test_the_paper_on_kinetics() -> None:

@@ -111,6 +111,23 @@ def test_mirroring_sides_on_purpose_is_said() -> None:
     )
 
 
+def test_frames_that_are_not_the_protocols_are_said() -> None:
+    """All warnings there are: one of frames that the paper has says nothing."""
+    split = hold_out(examples(run=20, sit=10), seed=0)
+    zero = replace(SETTINGS, protocol="zero")
+    assert warnings(split, replace(zero, frames=8)) == (
+        "the protocol 'zero' has 32 frames per clip, and here there are 8 (--frames)"
+    )
+    assert warnings(split, replace(zero, frames=32)) == ""
+    assert warnings(split, replace(SETTINGS, frames=16)) == ""
+
+
+def test_few_shots_of_all_videos_are_said() -> None:
+    few, split = replace(SETTINGS, protocol="few"), hold_out(examples(run=20, sit=10), seed=0)
+    assert "the protocol 'few' trains on 2 to 16 videos of each label" in warnings(split, few)
+    assert "2 to 16 videos" not in warnings(split, replace(few, shots=4))
+
+
 def test_one_label_cannot_be_learnt() -> None:
     with pytest.raises(InputError, match="all 5 training examples have the same label"):
         warnings(Split(examples(a=5), ()))

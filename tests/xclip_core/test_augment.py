@@ -118,6 +118,55 @@ def test_jitter_keeps_brightness_within_its_range() -> None:
     assert 130 < max(levels) <= 141
 
 
+class Extreme(np.random.Generator):
+    """A generator that leaves all jitter out but one, whose factor is at an end of its range."""
+
+    def __init__(self, place: int, *, upper: bool) -> None:
+        super().__init__(np.random.PCG64(0))
+        self.place, self.upper, self.draws = place, upper, 0
+
+    def permutation(self, count: int) -> np.ndarray:
+        return np.arange(count)
+
+    def uniform(self, low: float, high: float) -> float:
+        self.draws += 1
+        end = high if self.upper else low
+        return end if self.draws == self.place + 1 else (low + high) / 2
+
+
+@pytest.mark.parametrize(
+    ("place", "upper", "expected"),
+    [
+        (0, False, [[60, 60, 60], [120, 120, 120]]),
+        (0, True, [[140, 140, 140], [255, 255, 255]]),
+        (1, False, [[120, 120, 120], [180, 180, 180]]),  # the mean is 150
+        (1, True, [[80, 80, 80], [220, 220, 220]]),
+    ],
+)
+def test_brightness_and_contrast_change_by_up_to_two_fifths(place, upper, expected) -> None:
+    greys = torch.tensor([[100, 100, 100], [200, 200, 200]], dtype=torch.uint8).T.unsqueeze(1)
+    assert_near(jitter(greys, Extreme(place, upper=upper)), expected)
+
+
+@pytest.mark.parametrize(("upper", "expected"), [(False, [172, 12, 12]), (True, [228, 0, 0])])
+def test_saturation_changes_by_up_to_a_fifth(upper, expected) -> None:
+    """Grey of the same lightness is 0.299 * 200, nearly 60, of which a fifth comes in or is taken out."""
+    red = torch.tensor([200, 0, 0], dtype=torch.uint8).reshape(3, 1, 1)
+    assert_near(jitter(red, Extreme(2, upper=upper)), [expected])
+
+
+@pytest.mark.parametrize(("upper", "expected"), [(False, [255, 0, 153]), (True, [255, 153, 0])])
+def test_hue_turns_by_up_to_a_tenth_of_the_circle(upper, expected) -> None:
+    red = torch.tensor([255, 0, 0], dtype=torch.uint8).reshape(3, 1, 1)
+    assert_near(jitter(red, Extreme(3, upper=upper)), [expected])
+
+
+def assert_near(frame_CHW: torch.Tensor, pixels: list[list[int]]) -> None:
+    """A picture one pixel high has these colours, but for rounding."""
+    found = frame_CHW.squeeze(1).T.int()
+    assert (found - torch.tensor(pixels)).abs().max() <= 1, found.tolist()
+
+
 @pytest.mark.parametrize("shares", [(0.5, 0.8, 0.2)])
 def test_coins_fall_as_often_as_the_paper_says(shares: tuple[float, ...]) -> None:
     """Grey views are counted; a flip and a jitter by what they leave of a picture with a bright left half."""

@@ -24,7 +24,7 @@ from xclip_core.pretrain import Plan, export, new_model, pretrain
 from xclip_core.rehearsal import Rehearsal
 from xclip_core.synthetic import Recipe, batches
 from xclip_core.tokenise import tokenise
-from xclip_core.training import TrainSettings, learning_rate, parameter_groups, train
+from xclip_core.training import Training, TrainSettings, learning_rate, parameter_groups, train
 from xclip_core.validate import film_full, validate
 from xclip_core.validate_shots import validate_shots
 from xclip_core.vocabulary import UNKNOWN, Vocabulary, vocabulary_of
@@ -114,6 +114,13 @@ def test_every_parameter_is_in_exactly_one_group(model):
     groups = parameter_groups(model, replace(SETTINGS, train_text=True))
     ids = [id(p) for group in groups for p in group["params"]]
     assert sorted(ids) == sorted(id(p) for p in model.parameters())
+
+
+def test_the_optimiser_is_the_papers(model):
+    optimiser = Training(model, SETTINGS).optimiser
+    assert type(optimiser) is torch.optim.AdamW
+    for group in optimiser.param_groups:
+        assert (group["betas"], group["eps"], group["amsgrad"]) == ((0.9, 0.98), 1e-8, False)
 
 
 def test_schedule_warms_up_drops_and_ends_at_a_hundredth():
