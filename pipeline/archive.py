@@ -203,8 +203,8 @@ class Archive:
         self._check_term(table)
         try:
             yield CommitProperties(app_transactions=[Transaction(WRITER, self.term)])
-        except CommitFailedError:  # Delta's own conflict, of two terms in one instant perhaps
-            self._check_term(DeltaTable(table.table_uri))
+        except (DeltaError, OSError):  # of two terms in one instant perhaps; or the draft of who slept was swept away
+            self._check_term(DeltaTable(table.table_uri, storage_options=self._options))
             raise
 
     def _check_term(self, table: DeltaTable) -> None:

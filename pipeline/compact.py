@@ -238,7 +238,7 @@ def _merge(job: _Job, name: str, group: list[TableFile], keep: Mask | None) -> N
 
 
 def _sweep(job: _Job, names: Iterable[str]) -> tuple[int, int]:
-    """Deletes the files of tables and the folders of dead runs that nobody needs; returns how many, and their bytes."""
+    """Deletes files of tables, drafts and folders of dead runs that nobody needs; returns how many, and their bytes."""
     count, size_bytes = 0, 0
     retention_h = math.ceil(job.settings.retention_days * 24)
     for name in names:
@@ -246,9 +246,14 @@ def _sweep(job: _Job, names: Iterable[str]) -> tuple[int, int]:
         sizes = stores.sizes(job.archive.folder / name)
         gone = delta_log.vacuum(job.archive, name, retention_h, dry_run=job.settings.dry_run)
         count, size_bytes = count + len(gone), size_bytes + sum(sizes.get(path, 0) for path in gone)
+    # With no retention: what is older than this compaction is of the dead, or of who sleeps and is shut out.
+    before_s = job.began_s - 3600 * retention_h
+    for name in (*names, "lease"):
+        drafts = delta_log.sweep_drafts(job.archive, name, before_s, dry_run=job.settings.dry_run)
+        count, size_bytes = count + len(drafts), size_bytes + sum(drafts.values())
     for folder in scratch.left(job.archive.folder):
         inside = [file for file in folder.rglob("*") if file.is_file()]
-        if max(file.stat().st_mtime for file in [folder, *inside]) < job.began_s - 3600 * retention_h:
+        if max(file.stat().st_mtime for file in [folder, *inside]) < before_s:
             count, size_bytes = count + len(inside), size_bytes + sum(file.stat().st_size for file in inside)
             if not job.settings.dry_run:
                 scratch.drop(job.archive.folder, folder.name)

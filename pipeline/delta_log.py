@@ -8,6 +8,7 @@ Delta refuses when another process removed the same files meanwhile; files that 
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -20,6 +21,10 @@ from pipeline import parts, stores
 from pipeline.archive import Archive
 from schemas import tables
 from schemas.errors import ArchiveError, first_line
+
+# Delta writes a file under another name and links it into place. Its own listings pass over these names, and with them
+# `vacuum`. The first is what every file on a disk gets, the second what commits get in stores that only rename.
+DRAFT = re.compile(r".*#\d+|_delta_log/_commit_.*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +132,23 @@ def vacuum(archive: Archive, name: str, retention_h: int, *, dry_run: bool) -> l
     found = [path for path in sweep(only_list=True) if path in present]
     if found and not dry_run:  # a vacuum is a commit, also one that finds nothing
         sweep(only_list=False)
+    return found
+
+
+def sweep_drafts(archive: Archive, name: str, before_s: float, *, dry_run: bool) -> dict[str, int]:
+    """Deletes what writers who were killed left of files half written; returns their bytes by path in the table.
+
+    Only what was last written before `before_s`: a writer at work may be about to put a younger one into place.
+    """
+    folder = archive.folder / name
+    found = {
+        path: size_bytes
+        for path, size_bytes in stores.sizes(folder, before_s=before_s).items()
+        if DRAFT.fullmatch(path)
+    }
+    if not dry_run:
+        for path in found:
+            (folder / path).unlink(missing_ok=True)
     return found
 
 

@@ -22,7 +22,6 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -207,14 +206,25 @@ def _no_stderr() -> Iterator[None]:
 
 
 def _add(ray: Any, dataset: Any, stage: Stage, scratch: Path) -> Any:
-    """The dataset with one more stage."""
+    """The dataset with one more stage. Ray calls a worker by the name of what it runs: that of the stage."""
     common = {"batch_size": stage.batch_size, "num_cpus": stage.num_cpus, "zero_copy_batch": True}
     if stage.num_gpus:
         common["num_gpus"] = stage.num_gpus
     if not stage.resident:
-        return dataset.map_batches(partial(_call, stage, scratch), **common, **TASK_OPTIONS)
+        return dataset.map_batches(_task(stage, scratch), **common, **TASK_OPTIONS)
     pool = ray.data.ActorPoolStrategy(size=1)
-    return dataset.map_batches(_Resident, fn_constructor_args=(stage, scratch), compute=pool, **common, **ACTOR_OPTIONS)
+    resident = type(stage.name, (_Resident,), {})
+    return dataset.map_batches(resident, fn_constructor_args=(stage, scratch), compute=pool, **common, **ACTOR_OPTIONS)
+
+
+def _task(stage: Stage, scratch: Path) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    """A short task's work."""
+
+    def work(batch: dict[str, Any]) -> dict[str, Any]:
+        return _call(stage, scratch, batch)
+
+    work.__name__ = stage.name
+    return work
 
 
 class _Resident:

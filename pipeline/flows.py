@@ -96,15 +96,14 @@ def index(  # noqa: PLR0913  # what, where, how, and three ways to ask for it
     archive = Archive(folder)
     asked = [videos] if isinstance(videos, (str, Path)) else videos
     try:
-        inventory = sources.take_inventory(*asked)
-        job = _job(archive, inventory, settings, policy or Policy(), watch)
-        if dry_run:
-            with tempfile.TemporaryDirectory(prefix="footage-") as outside:
-                job = _informed(job)
-                return _dry_run_report(survey(job, _stock(job, inventory), Path(outside)), began)
-        if not archive.exists():
-            _stock(job, inventory)  # what is wrong with the files must show before there is an archive of nothing
-        return _run(job, inventory, began)
+        with room.needed(archive.folder):
+            inventory = sources.take_inventory(*asked)
+            job = _job(archive, inventory, settings, policy or Policy(), watch)
+            if dry_run:
+                return _dry_run(_informed(job), inventory, began)
+            if not archive.exists():
+                _stock(job, inventory)  # what is wrong with the files must show before there is an archive of nothing
+            return _run(job, inventory, began)
     except MissingPlace as error:
         raise retire.explained(error, archive) from error
 
@@ -112,11 +111,10 @@ def index(  # noqa: PLR0913  # what, where, how, and three ways to ask for it
 def _run(job: Job, inventory: sources.Inventory, began: float) -> IndexReport:
     """The run with the archive to itself: what there is to do is looked up when nobody else can do it."""
     folder = job.archive.folder
-    with room.needed(folder):
-        Archive.create(folder)
-        waiting = partial(_show_waiting, job)
-        with lease.held(folder, job.run_id, wait_s=job.policy.wait_s, watch=waiting) as held:
-            return _work(_informed(job, held.term), held, inventory, began)
+    Archive.create(folder)
+    waiting = partial(_show_waiting, job)
+    with lease.held(folder, job.run_id, wait_s=job.policy.wait_s, watch=waiting) as held:
+        return _work(_informed(job, held.term), held, inventory, began)
 
 
 def _work(job: Job, held: Lease, inventory: sources.Inventory, began: float) -> IndexReport:
@@ -193,6 +191,12 @@ def _loaded(settings: IndexSettings) -> Remembered:
     # What is stored must mean the same from any folder and on any worker.
     settings = replace(settings, model=canonical_source(settings.model), device=device_named(settings.device))
     return Remembered(settings, space, model.provenance.notes, runs.stamp(file) if file else {})
+
+
+def _dry_run(job: Job, inventory: sources.Inventory, began: float) -> IndexReport:
+    """What a run would do, found out without writing to the archive."""
+    with tempfile.TemporaryDirectory(prefix="footage-") as outside:
+        return _dry_run_report(survey(job, _stock(job, inventory), Path(outside)), began)
 
 
 def _dry_run_report(found: Survey, began: float) -> IndexReport:

@@ -173,7 +173,7 @@ def _is_first(table: DeltaTable, holder: Holder) -> bool:
     version = table.version()
     try:
         _write(table, holder)
-    except DeltaError:
+    except (DeltaError, OSError):  # the second when who was faster has tidied, and our draft with it
         if _opened(table.table_uri).version() == version:  # there was nobody: the disk, the network
             raise
         return False

@@ -8,6 +8,7 @@ nothing. Credentials and addresses come from where each store's own tools look f
 from __future__ import annotations
 
 import errno
+import math
 import os
 import re
 import shutil
@@ -181,11 +182,17 @@ def arrow(place: AnyPath) -> tuple[fs.FileSystem, str]:
         return fs.PyFileSystem(fs.FSSpecHandler(place.fs)), place.path
 
 
-def sizes(folder: AnyPath) -> dict[str, int]:
-    """Bytes of every file below a folder, by its path in there; empty if there is no such folder."""
+def sizes(folder: AnyPath, *, before_s: float = math.inf) -> dict[str, int]:
+    """Bytes of every file below a folder, by its path in there; empty if there is no such folder.
+
+    `before_s`, in seconds since 1970, leaves out what was written since, and what nobody knows the time of.
+    """
     system, root = arrow(folder)
     found = system.get_file_info(fs.FileSelector(root, recursive=True, allow_not_found=True))
-    return {info.path[len(root) :].lstrip("/"): info.size for info in found if info.type == fs.FileType.File}
+    files = (info for info in found if info.type == fs.FileType.File)
+    if before_s < math.inf:
+        files = (info for info in files if info.mtime_ns is not None and info.mtime_ns < before_s * 1e9)
+    return {info.path[len(root) :].lstrip("/"): info.size for info in files}
 
 
 def folders(folder: AnyPath) -> list[str]:

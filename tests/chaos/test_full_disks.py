@@ -7,11 +7,15 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from tests.chaos import runs
+from pipeline import heaps
+from pipeline.flows import index
+from schemas.errors import NoRoom
+from tests.chaos import piles, runs
 from tests.chaos.conftest import Stage
 from tests.chaos.runs import Run
 from tests.chaos.test_signals import command
@@ -54,6 +58,23 @@ def test_a_full_disk_ends_the_run_with_a_sentence_and_the_next_one_completes_it(
     assert stage.losses(run) == (0, 0)
 
 
+@pytest.mark.parametrize("how", [{"dry_run": True}, {}], ids=["dry run", "first run"])
+def test_a_temporary_folder_that_is_full_before_there_is_an_archive_is_named_too(
+    stage: Stage, small_disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: dict[str, bool]
+) -> None:
+    """What there is to do is found out with the help of files there, once it is too much for the memory."""
+    monkeypatch.setattr(heaps, "ROWS_HELD", 1)
+    monkeypatch.setattr(tempfile, "tempdir", str(small_disk))
+    run = replace(stage.unbroken, archive=tmp_path / "archive")
+    ballast = fill(small_disk, 0)
+    with pytest.raises(NoRoom, match=rf"there is no room left in the temporary folder {small_disk} \(TMPDIR\)"):
+        index(run.pile, run.archive, run.settings, **how)
+    assert not run.archive.exists()
+    ballast.unlink()
+    report = index(run.pile, run.archive, run.settings, dry_run=True)
+    assert (report.planned, report.failed) == (piles.VIDEOS, 0)
+
+
 def said_on_ray(run: Run, temporary: Path) -> str:
     """What a run on Ray that ends with 1 says, its temporary files in this folder."""
     environment = os.environ | {"TMPDIR": str(temporary), "RAY_TMPDIR": str(temporary)}
@@ -70,6 +91,9 @@ def test_a_full_temporary_folder_is_named(stage: Stage, small_disk: Path, tmp_pa
     fill(small_disk, 0)
     said = said_on_ray(run, small_disk)
     assert f"error: there is no room left in the temporary folder {small_disk} (TMPDIR)" in said
+    assert runs.shown(run.archive, stage.space) == stage.before
+    runs.complete(run)
+    assert stage.losses(run) == (0, 0)
 
 
 @pytest.mark.slow

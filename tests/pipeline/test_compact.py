@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -131,6 +132,51 @@ def test_the_log_of_the_lease_is_kept_short_and_the_lease_works_on(archive: Arch
     assert len(list(log.glob("*.json"))) == 1
     with lease.held(archive.folder, "next"), pytest.raises(ArchiveBusy, match="run next"):
         compact(archive.folder, NOW)
+
+
+DRAFTS = [
+    "_delta_log/00000000000000000099.json#{number}",
+    "_delta_log/_last_checkpoint#{number}",
+    "_delta_log/_commit_{number}.json.tmp",
+    "part-00000-c000.snappy.parquet#{number}",
+]
+
+
+def leave_drafts(archive: Archive, number: int, age_s: float) -> list[Path]:
+    """Files half written, as a kill in the midst of a commit leaves them in every table."""
+    names = [name.format(number=number) for name in DRAFTS]
+    left = [archive.folder / table / name for table in (*tables.TABLES, "lease") for name in names]
+    for file in left:
+        file.write_bytes(b"half a dra")
+        os.utime(file, (time.time() - age_s,) * 2)
+    return left
+
+
+def test_drafts_of_killed_writers_go_once_they_are_old_enough(archive: Archive) -> None:
+    lease.acquire(archive.folder, "killed", wait_s=0, watch=print).release()
+    old, young = leave_drafts(archive, 1, age_s=8 * 86400), leave_drafts(archive, 2, age_s=3600)
+    looked = compact(archive.folder, CompactSettings(dry_run=True))
+    assert all(file.exists() for file in (*old, *young))
+    report = compact(archive.folder, CompactSettings())
+    assert [file for file in old if file.exists()] == []
+    assert [file for file in young if not file.exists()] == [], "a writer may be at work on them"
+    assert (looked.deleted_files, looked.deleted_bytes) == (report.deleted_files, report.deleted_bytes)
+    assert report.deleted_files == len(old)
+    compact(archive.folder, NOW)
+    assert [file for file in young if file.exists()] == []
+
+
+def test_what_is_written_while_an_archive_is_tidied_stays(archive: Archive) -> None:
+    """The heart of the lease beats on; its drafts are not those of the dead."""
+    mine: list[Path] = []
+
+    def watch(step: str) -> None:
+        if step == "vacuum videos":
+            mine.extend(leave_drafts(archive, 1, age_s=0))
+
+    compact(archive.folder, NOW, watch=watch)
+    assert mine
+    assert [file for file in mine if not file.exists()] == []
 
 
 def test_a_space_that_serves_no_more_is_offered_until_it_is_dropped(archive: Archive) -> None:

@@ -49,6 +49,16 @@ def test_a_fence_in_the_very_instant_of_a_commit_shuts_it_out(tmp_path: Path) ->
         table.create_write_transaction([], "append", table.schema(), ["space"], commit_properties=properties)
 
 
+def test_who_slept_in_the_midst_of_a_commit_and_finds_its_draft_swept_away_is_told_who_did_it(tmp_path: Path) -> None:
+    """Compacting with a retention of nothing sweeps; Delta then says nothing but that there is no such file."""
+    Archive.create(tmp_path)
+    old = Archive(tmp_path, term=1)
+    table = old.table("clips")
+    Archive(tmp_path, term=2).fence()
+    with pytest.raises(LeaseLost, match="another run has taken over the archive"), old.as_writer(table):
+        raise OSError("Generic LocalFileSystem error: Unable to rename file: No such file or directory (os error 2)")
+
+
 def test_a_fence_that_meets_a_last_commit_of_the_one_before_goes_up_behind_it(tmp_path: Path) -> None:
     """Who is in the right is not told that it lost."""
     add_video(Archive.create(tmp_path))
