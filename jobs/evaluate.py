@@ -53,12 +53,7 @@ def evaluate(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Score every labelled video with every label: accuracies, confusions, retrieval, calibration, time."""
-    if card == bool(videos):
-        raise typer.BadParameter("expected LABELS, or --card without them")
-    if html is not None and (draws or len(videos or ()) > 1):
-        raise typer.BadParameter("--html is a page of one split; expected one LABELS and no --draws")
-    if card and (frames, image_size) != (None, None):
-        raise typer.BadParameter("--card measures a model as it is; expected no --frames and no --image-size")
+    _check_usage(videos, card=card, is_page=html is not None, draws=draws, sizes=(frames, image_size))
     if not videos:
         _check_card(model, pictures, backdrops, as_json=as_json)
         return
@@ -87,9 +82,28 @@ def evaluate(
     with console.progress_bar(enabled=not as_json) as watch:
         evaluations = evaluate_splits(lists, settings, draws=drawing, label_set=label_set, watch=watch)
     if html is not None:
-        evaluation_report.write(evaluations[0], videos[0], html)
-        console.messages().print(f"report: {html.absolute()}", soft_wrap=True, markup=False)
+        _write_page(evaluations[0], videos[0], html)
     _report(evaluations, as_json=as_json)
+
+
+def _write_page(evaluation: Evaluation, labels: Path, html: Path) -> None:
+    """Writes the report and says where."""
+    from pipeline import evaluation_report
+
+    evaluation_report.write(evaluation, labels, html)
+    console.messages().print(f"report: {html.absolute()}", soft_wrap=True, markup=False)
+
+
+def _check_usage(
+    videos: list[Path] | None, *, card: bool, is_page: bool, draws: str | None, sizes: tuple[int | None, int | None]
+) -> None:
+    """Raises BadParameter where options do not go together."""
+    if is_page and (draws or len(videos or ()) > 1):
+        raise typer.BadParameter("--html is a page of one split; expected one LABELS and no --draws")
+    if card == bool(videos):
+        raise typer.BadParameter("expected LABELS, or --card without them")
+    if card and sizes != (None, None):
+        raise typer.BadParameter("--card measures a model as it is; expected no --frames and no --image-size")
 
 
 def _report(evaluations: Sequence[Evaluation], *, as_json: bool) -> None:
