@@ -36,6 +36,17 @@ def fetch(name: str) -> Path:
         raise InputError(_advice(name, _reason(error))) from error
 
 
+def tokeniser_advice(arch: str, name: str, error: Exception) -> str:
+    """What to do when the tokeniser of an open_clip architecture, a repository, is neither here nor to be had."""
+    folder = Path(constants.HF_HUB_CACHE) / f"models--{name.replace('/', '--')}"
+    return (
+        f"the tokeniser of {arch} ({name}) is not in the cache ({constants.HF_HUB_CACHE}) and could not be fetched: "
+        f"{_reason(error)}. With a network and without HF_HUB_OFFLINE it is fetched by itself, or ahead by "
+        f"""`python -c "import open_clip; open_clip.get_tokenizer('{arch}')"`. """
+        f"Without, run that where there is one, and copy {folder.name} from the cache there to {folder}"
+    )
+
+
 def _download(name: str) -> Path:
     """The best weights file that the repository has."""
     best, older = FILES
@@ -49,7 +60,7 @@ def _reason(error: Exception) -> str:
     """What went wrong, in a line; a failed connection is told by its cause."""
     if constants.HF_HUB_OFFLINE:
         return "HF_HUB_OFFLINE is set, so that nothing is downloaded"
-    return first_line(error.__cause__ or error)
+    return first_line(error.__cause__ or error).rstrip(".")
 
 
 def _advice(name: str, reason: str) -> str:

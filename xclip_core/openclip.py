@@ -22,6 +22,7 @@ from typing import Any
 
 import open_clip
 import torch
+from open_clip.tokenizer import DEFAULT_CONTEXT_LENGTH
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -70,12 +71,13 @@ class FrameMean(nn.Module):
                 f"pixels have shape {tuple(pixels_BTCHW.shape)}; expected (clips, {T} frames, 3 channels, {S}, {S})"
             )
         B = len(pixels_BTCHW)
-        frame_BTE = self.clip.encode_image(pixels_BTCHW.flatten(0, 1)).unflatten(0, (B, T))
+        # CoCa's frame vectors would be of unit length unless told; the mean of no other kind is of those.
+        frame_BTE = self.clip.encode_image(pixels_BTCHW.flatten(0, 1), normalize=False).unflatten(0, (B, T))
         return frame_BTE.mean(dim=1), pixels_BTCHW.new_empty(B, 0, self.config.embed_dim)
 
     def text(self, token_ids_KL: Tensor) -> Tensor:
         """Token ids K x L of the model's own tokeniser, padded to its full length, to raw text vectors K x E."""
-        text_KE: Tensor = self.clip.encode_text(token_ids_KL)
+        text_KE: Tensor = self.clip.encode_text(token_ids_KL, normalize=False)
         return text_KE
 
     def score(self, video_BE: Tensor, context_BNE: Tensor, text_KE: Tensor) -> Tensor:
@@ -125,16 +127,25 @@ def load(
     """
     arch, tag, file = _parsed(source)
     _check_names(arch, tag, file)
-    forced = image_size if image_size != open_clip.get_model_config(arch)["vision_cfg"].get("image_size") else None
+    own = open_clip.get_model_config(arch)["vision_cfg"].get("image_size")
+    forced = image_size if image_size != own else None
     try:
         clip = _from_file(arch, file, forced) if file else open_clip.create_model(arch, tag, force_image_size=forced)
     except Exception as error:  # open_clip has no errors of its own
-        hint = "expected tensors of that architecture in the file" if file else "or name a file: openclip:ARCH=FILE"
+        hint = _fetching(arch, tag) if tag else "expected tensors of that architecture in the file"
         raise WeightsError(f"{source} cannot be loaded ({first_line(error)}); {hint}") from error
-    notes = (f"the model's patch table was resampled to {forced} pixels; {UNPUBLISHED}",) if forced else ()
+    # Not every tower has a table of patches to resample, but none was trained at a size that is not its own.
+    notes = (f"the model is of {own} pixels and sees pictures of {forced} pixels; {UNPUBLISHED}",) if forced else ()
     provenance = Provenance(source, "openclip", weights.hash_weights(clip.state_dict()), notes)
     config = _config(arch, tag, clip, FRAMES if frames is None else frames)
     return FrameMean(config, clip.to(device, dtype), provenance).requires_grad_(requires_grad=False).eval()
+
+
+def _fetching(arch: str, tag: str) -> str:
+    """How to have the weights of a tag."""
+    repository = open_clip.get_pretrained_cfg(arch, tag).get("hf_hub", "").rpartition("/")[0]
+    ahead = f", or ahead by `hf download {repository}`" if repository else ""
+    return f"with a network they are fetched by themselves{ahead}; or name a file: {PREFIX}{arch}=FILE"
 
 
 def _check_names(arch: str, tag: str | None, file: Path | None) -> None:
@@ -173,10 +184,16 @@ def _config(arch: str, tag: str | None, clip: Any, frames: int) -> FrameMeanConf
         image_size=height,
         embed_dim=open_clip.get_model_config(arch)["embed_dim"],
         arch=arch,
-        context_length=clip.context_length,
+        context_length=_context_length(arch),
         mean=tuple(255 * value for value in mean),
         std=tuple(255 * value for value in std),
     )
+
+
+def _context_length(arch: str) -> int:
+    """How long texts are in tokens: what the tokeniser pads to, where transformers' towers tell their positions."""
+    length: int = open_clip.get_model_config(arch)["text_cfg"].get("context_length", DEFAULT_CONTEXT_LENGTH)
+    return length
 
 
 def _usual_pixels(arch: str, wanted: dict[str, Any]) -> tuple[Sequence[float], Sequence[float]]:

@@ -19,6 +19,7 @@ from open_clip.tokenizer import SimpleTokenizer
 from torch import Tensor
 
 from schemas.errors import InputError, first_line
+from xclip_core import download
 
 CONTEXT_LENGTH = 77
 
@@ -51,11 +52,21 @@ def _tokeniser_of(arch: str) -> Any:
     """open_clip's tokeniser for an architecture."""
     try:
         return open_clip.get_tokenizer(arch)
-    except Exception as error:  # fetching one fails in as many ways as there are layers below it
+    except ImportError as error:
         raise InputError(
-            f"the tokeniser of {arch} is not to be had ({first_line(error)}); "
-            "it may need the network once, or `pip install transformers`"
+            f"the tokeniser of {arch} needs a library that is not here ({first_line(error)}); "
+            "try `pip install transformers`"
         ) from error
+    except Exception as error:  # fetching one fails in as many ways as there are layers below it
+        raise InputError(_advice(arch, error)) from error
+
+
+def _advice(arch: str, error: Exception) -> str:
+    """What to do about a tokeniser that cannot be had."""
+    name = open_clip.get_model_config(arch)["text_cfg"].get("hf_tokenizer_name")
+    if name is None:
+        return f"the tokeniser of {arch} is not to be had ({first_line(error)})"
+    return download.tokeniser_advice(arch, name, error)
 
 
 def _tokenise_for(arch: str, texts: list[str], context_length: int) -> Tensor:

@@ -14,6 +14,8 @@ import pytest
 
 from jobs.__main__ import app, main
 from tests.footage import BROKEN, CLIPS, SCENE_S, VIDEOS, make_pile
+from tests.hub import in_a_process, put_into_cache
+from xclip_core.released import RELEASED
 
 HEAVY = {"torch", "ray", "av", "faiss", "pyarrow", "deltalake", "open_clip", "numpy", "jinja2", "PIL"}
 
@@ -145,6 +147,17 @@ def test_models_lists_every_name_with_its_cost(footage) -> None:
     code, out, _ = footage("models")
     assert code == 0
     assert out.count("to fetch") + out.count("cached") == len(found) - 1
+
+
+def test_models_says_what_is_in_the_cache_and_what_is_to_fetch(tmp_path: Path) -> None:
+    put_into_cache(tmp_path / "hub", "microsoft/xclip-base-patch16")
+    code = "from jobs.__main__ import main; main(['models'])"
+    run = in_a_process(code, tmp_path, COLUMNS="120", HF_HUB_OFFLINE="1")
+    assert run.returncode == 0, run.stderr
+    lines = [line.split() for line in run.stdout.splitlines()]
+    where = {line[0]: " ".join(line[8:]) for line in lines if line and line[0].startswith(("footage", "microsoft"))}
+    expected = dict.fromkeys(RELEASED, "to fetch")
+    assert where == expected | {"footage-tiny": "embedded", "microsoft/xclip-base-patch16": "cached"}
 
 
 def test_convert_writes_and_refuses_to_overwrite(footage, tiny_weights: Path, tmp_path: Path) -> None:

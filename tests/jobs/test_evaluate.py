@@ -6,8 +6,13 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
+from pipeline.multiview import Views, ViewStage
+from schemas.records import SourceFile
+from tests import towers
 from tests.footage import film
+from xclip_core import encode_text_raw, encode_video_with_context, load_encoder
 
 NAMES = {"left.mp4": "MoveLeft", "up.mp4": "MoveUp", "still.mp4": "KeepStill"}
 
@@ -110,6 +115,24 @@ def test_a_label_set_brings_prompts(footage, videos: Path, tiny_weights: Path, t
     assert [line["prompts"] for line in json.loads(out)["classes"]] == [
         ["it goes left"], ["MoveUp"], ["KeepStill"], ["it flies"]
     ]  # fmt: skip
+
+
+@torch.inference_mode()
+def test_an_open_clip_model_is_scored_by_its_own_cosines_and_words(footage, videos: Path, tmp_path: Path) -> None:
+    source, _ = towers.make("tiny-siglip", tmp_path, towers.siglip(tmp_path))
+    options = ("--model", source, "--engine", "local", "--split-camel-case", "--json")
+    code, out, err = footage("evaluate", videos / "sound.csv", *options)
+    found, model = json.loads(out), load_encoder(source)
+    assert (code, err) == (0, "")
+    assert (found["frames"], found["image_size"]) == (8, 160)
+    assert found["weights_hash"] == model.provenance.weights_hash
+    text = encode_text_raw(model, ["Keep Still", "Move Left", "Move Up"])
+    stage = ViewStage(views=Views(), frames=8, image_size=160)
+    for verdict in found["verdicts"]:
+        (viewed,) = stage([SourceFile(verdict["uri"], 0, 0.0)])
+        logits = model.score(*encode_video_with_context(model, torch.from_numpy(viewed.frames_VTHWC)), text)[0]
+        assert verdict["said"] == ["KeepStill", "MoveLeft", "MoveUp"][logits.argmax()]
+        assert verdict["probability"] == pytest.approx(logits.softmax(dim=0).max().item(), abs=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from transformers import XCLIPModel
 
 from schemas.errors import InputError
-from tests.clips import CLIP_LAYOUTS, save_hf_clip
+from tests.clips import CLIP_LAYOUTS, openclip_model, save_hf_clip
 from tests.models import LAYOUTS, TINY, random_inputs, random_state, save_safetensors, to_hf
 from tests.xclip_core.reference import hf_outputs
 from xclip_core import load
@@ -108,6 +108,25 @@ def test_a_clip_is_converted_to_the_start_of_training(layout, tmp_path):
     assert "not trained" in written.source.notes[0]
     assert same_bits(read_tensors(tmp_path / "start.safetensors"), dict(open_checkpoint(source).official))
     assert load(tmp_path / "start.safetensors").config.frames == 8
+
+
+def test_an_openai_archive_keeps_its_half_precision_beside_new_tensors_of_full_precision(tmp_path):
+    """No value is rounded on the way: neither CLIP's to more digits, nor the new ones to fewer."""
+    (tmp_path / "in").mkdir()
+    source = CLIP_LAYOUTS["clip-openai"](tmp_path / "in")
+    written = convert(source, tmp_path / "start.safetensors")
+    assert written.source.layout == "clip-openai"
+    tensors = read_tensors(tmp_path / "start.safetensors")
+    clip = {name: tensor.half() for name, tensor in openclip_model().state_dict().items()}
+    new = {name: tensor for name, tensor in tensors.items() if name not in clip}
+    assert same_bits({name: tensors[name] for name in clip}, clip)
+    assert {tensor.dtype for tensor in new.values()} == {torch.float32}
+    assert "mit.positional_embedding" in new
+    assert any(not torch.equal(tensor, tensor.half().float()) for tensor in new.values())
+    convert(tmp_path / "start.safetensors", tmp_path / "folder")
+    convert(tmp_path / "folder", tmp_path / "back.safetensors")
+    assert same_bits(load_file(tmp_path / "back.safetensors"), tensors)
+    assert same_bits(dict(open_checkpoint(source).official), tensors)
 
 
 # Files

@@ -94,16 +94,22 @@ def test_another_picture_size_is_said(folder):
     size = WORDED.image_size + WORDED.patch_size
     model = load_encoder(f"openclip:tiny-clip={folder}/clip.pt", image_size=size)
     assert model.config.image_size == size
-    assert model.provenance.notes == (
-        f"the model's patch table was resampled to {size} pixels; no accuracy is published for that",
-    )
+    said = f"the model is of {WORDED.image_size} pixels and sees pictures of {size} pixels"
+    assert model.provenance.notes == (f"{said}; no accuracy is published for that",)
     same = load_encoder(f"openclip:tiny-clip={folder}/clip.pt", image_size=WORDED.image_size)
     assert same.provenance.notes == ()
 
 
 @pytest.mark.parametrize(
     ("arch", "mean"),
-    [("ViT-B-16-SigLIP", 127.5), ("ViT-B-32-quickgelu", 255 * 0.48145466)],
+    [
+        ("ViT-B-16-SigLIP", 127.5),
+        ("ViT-B-16-SigLIP2", 127.5),
+        ("MobileCLIP-S1", 0),
+        ("MobileCLIP2-S0", 0),
+        ("ViT-B-32-quickgelu", 255 * 0.48145466),
+        ("ViT-L-14", 255 * 0.48145466),  # of which one is not like the others
+    ],
 )
 def test_a_file_has_the_pixels_of_its_architectures_own_weights(arch, mean):
     wanted = {"mean": open_clip.OPENAI_DATASET_MEAN, "std": open_clip.OPENAI_DATASET_STD}

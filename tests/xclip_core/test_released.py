@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from schemas.errors import InputError
+from tests import hub
+from tests.hub import in_a_process, put_into_cache
 from tests.models import TINY, random_state, save_hf_bin_folder, save_hf_file, save_safetensors
 from xclip_core import canonical_source, load
 from xclip_core.released import RELEASED
 
 B32 = "microsoft/xclip-base-patch32"
-COMMIT = "0123456789abcdef0123456789abcdef01234567"
+B16 = "microsoft/xclip-base-patch16"
 
 # Spec §0, written out: name, the authors' file, architecture, frames, pixels.
 TABLE = """
@@ -52,26 +51,7 @@ def test_a_released_name_is_its_own_canonical_source():
     assert {canonical_source(name) for name in RELEASED} == set(RELEASED)
 
 
-def put_into_cache(hub: Path, name: str, save=save_hf_file) -> Path:
-    """The hub's own layout: blobs, snapshots that point at them, and a ref to the newest."""
-    repository = hub / f"models--{name.replace('/', '--')}"
-    snapshot = repository / "snapshots" / COMMIT
-    snapshot.mkdir(parents=True)
-    (repository / "refs").mkdir()
-    (repository / "refs" / "main").write_text(COMMIT)
-    save(random_state(), snapshot)
-    (repository / "blobs").mkdir()
-    for number, file in enumerate(list(snapshot.iterdir())):
-        blob = file.rename(repository / "blobs" / f"{number:064x}")
-        file.symlink_to(os.path.relpath(blob, snapshot))
-    return snapshot
-
-
-def in_a_process(code: str, home: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Python with a cache of its own: the hub's library reads its settings when it is imported."""
-    variables = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "TRANSFORMERS_"))}
-    variables |= {"HF_HOME": str(home), **environment}
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=variables)
+# The cache, and into it
 
 
 LOAD = f"""
@@ -91,6 +71,40 @@ def test_a_released_model_is_read_from_the_cache_without_a_network(save, tmp_pat
     assert (source, layout) == (B32, "hf")
     assert digest == load(save_safetensors(random_state(TINY), tmp_path)).provenance.weights_hash
     assert Path(path).parent == snapshot
+
+
+LOAD_BOTH = f"""
+from xclip_core import load
+for name in ({B32!r}, {B16!r}):
+    print(load(name).provenance.weights_hash)
+"""
+
+
+def test_released_models_are_fetched_once_with_progress_and_then_no_hub_is_asked(tmp_path):
+    """The one repository has both files, the other the old one alone. Then the hub is gone."""
+    both, old = tmp_path / "both", tmp_path / "old"
+    both.mkdir()
+    old.mkdir()
+    new, other = random_state(seed=1), random_state(seed=2)
+    save_hf_file(new, both)
+    (both / "pytorch_model.bin").write_text("not to be read where there is the other")
+    (both / "config.json").write_text("{}")
+    save_hf_bin_folder(other, old)
+    here = {"NO_PROXY": "127.0.0.1,localhost", "no_proxy": "127.0.0.1,localhost"}
+    with hub.serve({B32: both, B16: old}) as served:
+        # Where stderr is no terminal, as here, tqdm is silent unless told.
+        run = in_a_process(LOAD_BOTH, tmp_path / "home", HF_ENDPOINT=served.url, TQDM_POSITION="-1", **here)
+    assert run.returncode == 0, run.stderr
+    digests = [load(save_safetensors(state, tmp_path)).provenance.weights_hash for state in (new, other)]
+    assert run.stdout.split() == digests
+    for file in ("model.safetensors", "pytorch_model.bin"):
+        assert f"{file}: 100%" in run.stderr
+    brought = [request for request in served.asked if request.startswith("GET /store")]
+    assert brought == [f"GET /store/{B32}/model.safetensors", f"GET /store/{B16}/pytorch_model.bin"]
+
+    again = in_a_process(LOAD_BOTH, tmp_path / "home", HF_ENDPOINT=served.url, **here)
+    assert again.returncode == 0, again.stderr
+    assert (again.stdout.split(), again.stderr) == (digests, "")
 
 
 def test_what_is_neither_cached_nor_to_be_fetched_says_what_to_do(tmp_path):
