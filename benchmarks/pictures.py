@@ -76,9 +76,10 @@ def pictures(root: Path) -> Iterator[Path]:
 
 
 def licences(root: Path, package: str) -> list[str]:
-    """The licences that a package's copyright file names."""
+    """The licences that a package's copyright file names, in a field or in a sentence."""
     text = (root / "usr/share/doc" / package / "copyright").read_text(encoding="utf-8", errors="replace")
-    return sorted(set(re.findall(r"^License: *(\S.*)$", text, re.MULTILINE))) or ["see its copyright file"]
+    found = re.findall(r"^License: *(\S.*)$|^ *Licensed under (.*?)(?: License)?\.?$", text, re.MULTILINE)
+    return sorted({field or sentence for field, sentence in found}) or ["see its copyright file"]
 
 
 def write_background(file: Path, package: str, root: Path, folder: Path) -> bool:
