@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import configparser
+import json
+import os
 import re
 import shlex
 import shutil
 import signal
+import socket
 import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -16,8 +26,14 @@ import yaml
 
 from jobs import console
 from jobs.__main__ import app
+from pipeline.archive import Archive
+from pipeline.flows import index
+from pipeline.settings import IndexSettings
+from tests.footage import film
 
-PAGE = Path(__file__).parents[2].joinpath("docs/scheduling.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parents[2]
+TOKEN = "f00d" * 16  # clusters ask for one, and tests leave none in the home folder
+PAGE = ROOT.joinpath("docs/scheduling.md").read_text(encoding="utf-8")
 
 
 def blocks(language: str) -> list[str]:
@@ -104,6 +120,84 @@ def test_ray_gets_an_entry_point_that_we_take() -> None:
     submit, entry = SHELL[0].split(" -- ")
     assert submit.startswith("ray job submit ")
     assert parse(entry)["engine"] == "ray"
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[str]:
+    """The address of a head node of our own; it and all it started end with the test."""
+    port, agent, client = free_ports(3)
+    # `ray stop` would end every cluster of the machine. Sockets have short paths.
+    folder = tempfile.mkdtemp(prefix="ray-")
+    head = f"ray start --head --block --port=0 --num-cpus=4 --dashboard-port={port} --temp-dir={folder}"
+    head += f" --dashboard-agent-listen-port={agent} --ray-client-server-port={client}"  # of two clusters on a machine
+    with subprocess.Popen(shlex.split(head), env=environment(), start_new_session=True, stdout=subprocess.PIPE) as ray:
+        try:
+            wait_for(port, ray)
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            ray.terminate()
+            ray.communicate(timeout=60)
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports of this machine that nobody listens at."""
+    with ExitStack() as stack:
+        free = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for each in free:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in free]
+
+
+def environment() -> dict[str, str]:
+    """Ours, in which `ray` and `footage` are those of this environment, and the code is this checkout's."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    ray = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN, "RAY_USAGE_STATS_ENABLED": "0"}
+    return {**os.environ, **ray, "PATH": path, "PYTHONPATH": str(ROOT)}
+
+
+def wait_for(port: int, head: subprocess.Popen) -> None:
+    """Until jobs are taken at a port of this machine."""
+    for _ in range(240):
+        assert head.poll() is None, "the head node ended"
+        try:
+            urllib.request.urlopen(f"http://127.0.0.1:{port}/api/version", timeout=5).close()
+        except urllib.error.HTTPError:
+            return  # it wants its token, which `ray job submit` has
+        except OSError:
+            time.sleep(0.5)
+        else:
+            return
+    raise AssertionError("no jobs are taken")
+
+
+def submitted(line: str) -> subprocess.CompletedProcess[str]:
+    """A job that has run; a cluster takes some time until it has somebody to run it."""
+    for _ in range(30):
+        ended = subprocess.run(shlex.split(line), env=environment(), capture_output=True, text=True, timeout=500)
+        if "No available agent" not in ended.stderr:
+            break
+        time.sleep(1)
+    return ended
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+def test_the_line_for_a_cluster_reindexes_an_archive_there(cluster: str, tmp_path: Path, tiny_weights: Path) -> None:
+    pile, archive = tmp_path / "pile", tmp_path / "archive"
+    pile.mkdir()
+    film(pile / "left.mp4", "left")
+    index(pile, archive, IndexSettings(model=str(tiny_weights), engine="local"))
+    film(pile / "right.mp4", "right")
+    line = SHELL[0].replace("http://127.0.0.1:8265", cluster).replace("/srv/archive", str(archive))
+    ended = submitted(line)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    (report,) = [json.loads(line) for line in ended.stdout.splitlines() if line.startswith('{"run_id"')]
+    assert (report["indexed"], report["unchanged"], report["failed"]) == (1, 1, 0)
+    assert {Path(row["uri"]).name for row in Archive.open(archive).current_videos(report["space"]).to_pylist()} == {
+        "left.mp4",
+        "right.mp4",
+    }
 
 
 def test_the_table_has_our_exit_codes() -> None:
