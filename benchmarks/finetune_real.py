@@ -24,7 +24,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline import decode
+from pipeline import decode, demux
 
 SHORT_SIDE = 128
 RATE_HZ = 12
@@ -43,7 +43,7 @@ def clips_by_label(footage: Path) -> dict[str, list[Path]]:
 
 def samples(file: Path) -> Iterator[tuple[int, int, np.ndarray]]:
     """Quarter, crop number and frames T x H x W x 3 of every sample of a clip."""
-    times_s = decode.frame_times(str(file))
+    times_s = demux.frame_times(str(file))
     edges_s = np.linspace(times_s[0], times_s[-1], 5)
     for quarter in range(4):
         wanted_s = np.arange(edges_s[quarter], edges_s[quarter + 1], 1 / RATE_HZ)

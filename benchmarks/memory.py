@@ -13,7 +13,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from pipeline import decode, plan, sources
+from pipeline import decode, demux, plan, sources
 from pipeline.settings import Sampling
 from tests.media import make_video
 
@@ -38,7 +38,7 @@ def rss_mib() -> float:
 def work_through(path: Path) -> None:
     """What decode workers do with one file."""
     source = sources.fingerprint(next(iter(sources.take_inventory(path))))
-    video = decode.inspect(source, Sampling(window_s=1.0, stride_s=1.0, frames=8))
+    video = demux.inspect(source, Sampling(window_s=1.0, stride_s=1.0, frames=8))
     for unit in plan.plan_video(video, None, {}, 0, "space").units:
         decode.decode(unit, 224)
 

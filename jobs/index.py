@@ -22,6 +22,10 @@ def index(
     image_size: Annotated[int | None, typer.Option(help="Pixels of a frame's side, if not the model's.")] = None,
     window: Annotated[float, typer.Option(help="Length of a clip in seconds.")] = 10.0,
     stride: Annotated[float | None, typer.Option(help="Seconds from clip to clip; the window unless given.")] = None,
+    tolerance: Annotated[
+        float | None,
+        typer.Option(help="Seconds that a frame may be from its moment; a quarter of the sampling step unless given."),
+    ] = None,
     context: Annotated[
         Literal["int8", "float16", "none"], typer.Option(help="How prompt contexts are stored, for re-ranking.")
     ] = "int8",
@@ -47,6 +51,7 @@ def index(
         image_size=image_size,
         window_s=window,
         stride_s=stride,
+        tolerance_s=tolerance,
         context=context,
         engine=engine,
         device="auto",

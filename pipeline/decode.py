@@ -1,8 +1,7 @@
-"""Video files to packet time lines and to frames at model size. The only place that knows PyAV.
+"""Packets to frames at model size. With `demux`, the only place that knows PyAV.
 
-A media file is hostile input: only files are opened, and only by demuxers on a list (a playlist or a concat script
-renamed to .mp4 opens nothing). Time is pts, never a frame count or a header's duration. Frames are resized inside the
-decoding loop, so memory does not grow with the length or size of the video. One pass per unit, one thread per worker.
+Frames are resized inside the decoding loop, so memory does not grow with the length or size of the video. One pass per
+unit, over what its plan names or over everything; one thread per worker.
 
 What was seen on real files decides the odd lines here: decoders with threads and a log level set deadlock at teardown,
 AVI files with B-frames come out in the right order with swapped times, one bad packet does not end a stream.
@@ -13,213 +12,42 @@ AVI files with B-frames come out in the right order with swapped times, one bad 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
-from fractions import Fraction
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import av
 import numpy as np
 from av.video.reformatter import Interpolation, VideoReformatter
-from numpy.typing import NDArray
 
-from pipeline import sampling, sources, stores
+from pipeline import demux, samples, sampling
 from pipeline.damage import Damage
+from pipeline.demux import each_packet, opened, origin_s, stamp_of
 from pipeline.picking import Shot, in_order, pick
-from pipeline.settings import Sampling
-from pipeline.stores import AnyPath
+from pipeline.samples import Picture, Sample, middle
 from pipeline.thumbnails import thumbnail_shape, to_webp
-from schemas.errors import NotAVideo, TooLarge, UndecodableVideo, UnreadableFile, VideoError
-from schemas.records import DecodedUnit, HashedFile, InspectedVideo, Unit, VideoProfile, Window
+from schemas.errors import UndecodableVideo
+from schemas.records import DecodedUnit, DecodeSteps, Unit
 from xclip_core.geometry import crop_offset, resized_shape, scaled_shape, squeezed
 
-Picture = NDArray[np.uint8]
-
-# Demuxers that read their own file and nothing else. Not on it: concat, hls, dash, sdp, image2 and their like.
-DEMUXERS = (
-    "3g2,3gp,asf,av1,avi,dv,flv,gif,h264,hevc,ivf,m4v,matroska,mj2,mjpeg,mov,mp4,m4a,mpeg,mpegts,mpegvideo,mxf,nut,"
-    "obu,ogg,rm,webm,yuv4mpegpipe"
-)
-OPEN_OPTIONS = {"protocol_whitelist": "file", "format_whitelist": DEMUXERS}
-READ_BYTES = 1 << 18  # asked of a store at a time
-MAX_FRAME_PIXELS = 8192 * 8192
-# Time stamps that span more than this are broken, and planning their windows would fill the memory.
-MAX_DURATION_S = 366 * 86_400
-# Laid over the whole span before those without a frame are left out: half a gigabyte of them, in some seconds.
-MAX_WINDOWS = 2_000_000
-# A frame comes out of the first few packets of a sound stream; rotation is not worth decoding more.
-ROTATION_PACKETS = 32
 NOTHING_INTACT = "no intact frame could be decoded where the file says there are some"
-
-# Log callbacks into Python from FFmpeg's threads deadlock at teardown after a decode error (6 of 6 runs on two files).
-av.logging.set_level(None)
-
-
-@contextmanager
-def _open(uri: str) -> Iterator[tuple[Any, Any]]:
-    """A container and its first real video stream. FFmpeg's errors become ours."""
-    path = sources.to_path(uri)
-    with ExitStack() as stack:
-        try:
-            source = f"file:{path}" if isinstance(path, Path) else stack.enter_context(stores.open_binary(path))
-            options = {"metadata_errors": "ignore", "options": dict(OPEN_OPTIONS), "buffer_size": READ_BYTES}
-            container = stack.enter_context(av.open(source, **options))
-        except UnicodeEncodeError as error:
-            raise UnreadableFile("the file name is not valid UTF-8; rename it") from error
-        except av.FFmpegError as error:
-            raise _not_opened(error, path) from error
-        except OSError as error:  # a store's
-            raise UnreadableFile(f"cannot be read: {sources.said(error)}") from error
-        stream = _video_stream(container)
-        try:
-            yield container, stream
-        except MemoryError:
-            raise
-        except av.FFmpegError as error:
-            raise UndecodableVideo(f"decoding failed: {error.strerror}") from error
-        except stores.Unreached as error:
-            raise UnreadableFile(f"cannot be read on: {sources.said(error)}") from error
-
-
-def _not_opened(error: av.FFmpegError, path: AnyPath) -> VideoError:
-    """Why a file did not open: it cannot be read, or it is no video."""
-    try:
-        with stores.open_binary(path) as stream:  # asked of the file: demuxers say "I/O error" of broken content too
-            stream.read(1)
-    except OSError as unread:
-        return UnreadableFile(f"cannot be read: {sources.said(unread)}")
-    what = "an empty file" if not path.stat().st_size else f"no video container we read ({error.strerror})"
-    return NotAVideo(f"this is {what}")
-
-
-def _video_stream(container: Any) -> Any:
-    """The first video stream that has a decoder and is no cover picture."""
-    streams = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
-    if not streams:
-        kinds = ", ".join(sorted({stream.type for stream in container.streams})) or "a header"
-        raise NotAVideo(f"there is no video stream, only {kinds}")
-    decodable = [stream for stream in streams if stream.codec_context is not None]
-    if not decodable:
-        raise UndecodableVideo("the video's codec is unknown")
-    stream = decodable[0]
-    stream.thread_type = "NONE"
-    stream.thread_count = 1
-    return stream
-
-
-def _origin_s(container: Any) -> float:
-    """Where the player's time line starts, on the file's clock."""
-    return float(Fraction(container.start_time, av.time_base)) if container.start_time else 0.0
-
-
-def inspect(source: HashedFile, settings: Sampling) -> InspectedVideo:
-    """Reads the packet index, without decoding, and cuts the video into windows.
-
-    Raises NotAVideo, UndecodableVideo (no packets, absurd times) or TooLarge.
-    """
-    with _open(source.file.uri) as (container, stream):
-        packets, rotation = _sound_packets(container, stream)
-        context = stream.codec_context
-        codec, width, height = context.name, context.width, context.height
-    times_s, end_s = np.unique(packets[:, 0]), float(packets.sum(axis=1).max())
-    span_s = float(times_s[-1] - times_s[0])
-    rate_hz = (len(times_s) - 1) / span_s if span_s > 0 else 0.0
-    end_s = max(end_s, float(times_s[-1]) + (1 / rate_hz if rate_hz else 0.0))
-    if end_s - times_s[0] > MAX_WINDOWS * settings.stride_s:
-        raise UndecodableVideo(
-            f"time stamps span {end_s - times_s[0]:.0f} s, over {MAX_WINDOWS} windows of {settings.stride_s:g} s"
-        )
-    profile = VideoProfile(end_s - float(times_s[0]), width, height, rate_hz, codec, rotation, len(packets))
-    return InspectedVideo(source, profile, sampling.windows(times_s, end_s, settings))
-
-
-def frame_times(uri: str) -> sampling.Times:
-    """When every frame to be shown starts, ascending, on the video's own clock; told by packets, nothing is decoded.
-
-    Raises as `inspect` does.
-    """
-    with _open(uri) as (container, stream):
-        packets, _ = _sound_packets(container, stream)
-    return np.unique(packets[:, 0])
-
-
-def _sound_packets(container: Any, stream: Any) -> tuple[NDArray[np.float64], int]:
-    """`_packet_times`, where frames are not too large, there are some, and their times make sense."""
-    width, height = stream.codec_context.width, stream.codec_context.height
-    if width * height > MAX_FRAME_PIXELS:
-        raise TooLarge(f"frames of {width} x {height} are over {MAX_FRAME_PIXELS} pixels")
-    packets, rotation = _packet_times(container, stream)
-    if not len(packets):
-        raise UndecodableVideo("the video stream holds no frames")
-    span_s = packets.sum(axis=1).max() - packets[:, 0].min()
-    if span_s > MAX_DURATION_S:
-        raise UndecodableVideo(f"time stamps span {span_s:.0f} s; they are broken")
-    return packets, rotation
-
-
-def _packet_times(container: Any, stream: Any) -> tuple[NDArray[np.float64], int]:
-    """Time and duration in seconds of every packet to be shown, n x 2, in file order, and the picture's rotation."""
-    origin_s, tick_s = _origin_s(container), float(stream.time_base)
-    rows = []
-    rotation: int | None = None
-    for number, packet in enumerate(_packets(container, stream)):
-        if rotation is None and number < ROTATION_PACKETS:
-            rotation = _rotation(packet)
-        if packet.size and not packet.is_discard and (stamp := _stamp(packet)) is not None:
-            rows.append((stamp * tick_s - origin_s, (packet.duration or 0) * tick_s))
-    return np.array(rows, dtype=np.float64).reshape(-1, 2), rotation or 0
-
-
-def _rotation(packet: Any) -> int | None:
-    """The rotation of the first frame that comes out with this packet, if one does: PyAV tells it of frames only."""
-    try:
-        return next((round(frame.rotation) for frame in packet.decode()), None)
-    except MemoryError:
-        raise
-    except av.FFmpegError:
-        return None
-
-
-def _stamp(packet: Any) -> int | None:
-    """Presentation time in ticks, or decoding time where the container has no other."""
-    stamp: int | None = packet.pts if packet.pts is not None else packet.dts
-    return stamp
-
-
-def _packets(container: Any, stream: Any) -> Iterator[Any]:
-    """Packets until the end of the file or of its readable part."""
-    demuxed = container.demux(stream)
-    while True:
-        try:
-            yield next(demuxed)
-        except MemoryError:
-            raise
-        except (StopIteration, av.FFmpegError):
-            return
-        except IndexError:  # PyAV at the very end, of a stream that began amid the file: it knows those of the start
-            return
 
 
 def _intact_frames(container: Any, stream: Any) -> Iterator[Shot]:
     """Frames in presentation order, without those that damage spoils."""
-    origin_s = _origin_s(container)
+    zero_s = origin_s(container)
     damage = Damage()
-    for packet in _packets(container, stream):
+    for packet in each_packet(container, stream):
         try:
             frames = packet.decode()
         except MemoryError:
             raise
         except av.FFmpegError:
-            damage.strike(_stamp(packet), float(stream.time_base))
+            damage.strike(stamp_of(packet), float(stream.time_base))
             continue  # later packets may be sound: nothing that follows the next key frame is given up
-        for frame in frames:
-            # A stream may grow on the way, and the header's size is all that was checked before. Those frames alone are
-            # given up: what comes before and after is sound.
-            is_too_large = frame.width * frame.height > MAX_FRAME_PIXELS
-            if frame.time is not None and not damage.spoils(frame) and not is_too_large:
-                yield Shot(frame.time - origin_s, frame)
+        yield from _sound(frames, damage, zero_s)
 
 
 class _Resizer:
@@ -262,34 +90,29 @@ class _Resizer:
 _Scale = Callable[[_Resizer, av.VideoFrame], Picture]
 
 
-def inspect_files(settings: Sampling, files: list[HashedFile]) -> list[InspectedVideo]:
-    """`inspect` as a stage."""
-    return [inspect(file, settings) for file in files]
-
-
 def decode_units(image_size: int, units: list[Unit]) -> list[DecodedUnit]:
     """`decode` as a stage."""
     return [decode(unit, image_size) for unit in units]
 
 
 def decode(unit: Unit, image_size: int) -> DecodedUnit:
-    """The unit's clips at model size, in one forward pass. Raises UndecodableVideo when no clip can be had."""
+    """The unit's clips at model size. Raises UndecodableVideo when no clip can be had.
+
+    By the unit's steps; where a file does not keep what its packets promised, by one pass over all of it.
+    """
     began = time.perf_counter()
     wanted_s = sorted({moment for window in unit.windows for moment in window.frame_times_s})
-    # The middle sample of a clip is its picture; windows that overlap may share it.
-    posters_s = {_middle(window) for window in unit.windows}
-    taken = _take(unit.uri, wanted_s, lambda resizer, frame: resizer.model_input(frame, image_size), posters_s)
-    kept = [(window, true_s) for window in unit.windows if (true_s := _true_times(window, taken)) is not None]
-    if not kept:
+    # Windows that overlap may share the sample that is their picture.
+    posters_s = {middle(window) for window in unit.windows}
+
+    def scale(resizer: _Resizer, frame: av.VideoFrame) -> Picture:
+        return resizer.model_input(frame, image_size)
+
+    taken = _take_planned(unit, wanted_s, scale, posters_s) or _take(unit.uri, wanted_s, scale, posters_s)
+    decoded = samples.clips(unit, taken, began)
+    if decoded is None:
         raise UndecodableVideo(NOTHING_INTACT)
-    return DecodedUnit(
-        unit=unit,
-        windows=tuple(Window(window.start_s, window.end_s, true_s) for window, true_s in kept),
-        frames_NTHWC=np.stack([np.stack([taken[t].picture for t in window.frame_times_s]) for window, _ in kept]),
-        thumbnails=tuple(taken[_middle(window)].thumbnail for window, _ in kept),
-        intact_samples=tuple(_intact_count(window, taken) for window, _ in kept),
-        decode_s=time.perf_counter() - began,
-    )
+    return decoded
 
 
 def short_side_frames(uri: str, wanted_s: Sequence[float], short_side: int) -> Picture:
@@ -303,19 +126,82 @@ def short_side_frames(uri: str, wanted_s: Sequence[float], short_side: int) -> P
     return np.stack([taken[moment].picture for moment in wanted_s])
 
 
-@dataclass(frozen=True, slots=True)
-class _Sample:
-    """What was taken for a wanted time: the frame's own time, its picture H x W x 3, and a thumbnail if asked for."""
+def _take_planned(
+    unit: Unit, wanted_s: list[float], scale: _Scale, posters_s: Collection[float]
+) -> dict[float, Sample] | None:
+    """Samples by wanted time, of the frames that the unit's steps name; None if there are none or one is missing."""
+    if unit.steps is None:
+        return None
+    moments_of: dict[int, list[float]] = {}
+    for stamp, moment_s in zip(_stamps(unit.steps.shows), wanted_s, strict=True):
+        moments_of.setdefault(stamp, []).append(moment_s)
+    try:
+        with opened(unit.uri) as (container, stream):
+            shots = _fed_frames(container, stream, unit.steps)
+            picked = ((moment_s, shot) for shot in shots for moment_s in moments_of.get(shot.frame.pts, ()))
+            taken = _resize_picked(picked, scale, posters_s)
+    except UndecodableVideo:  # planned packets need each other; a pass over everything knows how to go on
+        return None
+    is_complete = len(taken) == len(wanted_s)
+    return {moment_s: replace(sample, is_planned=True) for moment_s, sample in taken.items()} if is_complete else None
 
-    time_s: float
-    picture: Picture
-    thumbnail: bytes
+
+def _stamps(column: bytes) -> list[int]:
+    """Presentation times in ticks."""
+    found: list[int] = np.frombuffer(column, "<i8").tolist()
+    return found
 
 
-def _take(uri: str, wanted_s: list[float], scale: _Scale, posters_s: Collection[float] = ()) -> dict[float, _Sample]:
+def _fed_packets(container: Any, stream: Any, steps: DecodeSteps) -> Iterator[Any]:
+    """The packets that are to be decoded; from the front where a seek lands behind the first of them."""
+    feed = _stamps(steps.feed)
+    wanted = set(feed)
+    _seek_stamp(container, stream, feed[0])
+    for _ in ("after the seek", "from the front"):
+        found = (packet for packet in each_packet(container, stream) if packet.size and packet.pts in wanted)
+        first = next(found, None)
+        if first is not None and first.pts == feed[0]:
+            yield first
+            yield from islice(found, len(feed) - 1)
+            return
+        container.seek(container.start_time or 0)
+
+
+def _fed_frames(container: Any, stream: Any, steps: DecodeSteps) -> Iterator[Shot]:
+    """The frames that decoding the planned packets gives, without those that damage spoils."""
+    zero_s, restarts = origin_s(container), set(_stamps(steps.restarts))
+    damage = Damage()
+    for packet in _fed_packets(container, stream, steps):
+        if packet.pts in restarts:
+            yield from _sound(_drained(stream), damage, zero_s)
+            stream.codec_context.flush_buffers()
+        yield from _sound(packet.decode(), damage, zero_s)
+    yield from _sound(_drained(stream), damage, zero_s)
+
+
+def _drained(stream: Any) -> Iterator[Any]:
+    """The frames that a decoder still holds back; PyAV gives them no clock."""
+    for frame in stream.decode(None):
+        frame.time_base = stream.time_base
+        yield frame
+
+
+def _sound(frames: Iterable[Any], damage: Damage, zero_s: float) -> Iterator[Shot]:
+    """Frames that have a time and are not damaged.
+
+    A stream may grow on the way, and the header's size is all that was checked before. Frames over the cap alone are
+    given up: what comes before and after is sound.
+    """
+    for frame in frames:
+        is_too_large = frame.width * frame.height > demux.MAX_FRAME_PIXELS
+        if frame.time is not None and not damage.spoils(frame) and not is_too_large:
+            yield Shot(frame.time - zero_s, frame)
+
+
+def _take(uri: str, wanted_s: list[float], scale: _Scale, posters_s: Collection[float] = ()) -> dict[float, Sample]:
     """Samples by wanted time. Seeks near the first; if the seek lands behind it, starts again from the front."""
     for seek in (True, False):
-        with _open(uri) as (container, stream):
+        with opened(uri) as (container, stream):
             if seek:
                 _seek(container, stream, wanted_s[0])
             taken = _resize_picked(pick(in_order(_intact_frames(container, stream)), wanted_s), scale, posters_s)
@@ -324,47 +210,39 @@ def _take(uri: str, wanted_s: list[float], scale: _Scale, posters_s: Collection[
     return taken
 
 
+def _seek_stamp(container: Any, stream: Any, stamp: int) -> None:
+    """To the last key frame up to a presentation time in ticks, if the container can."""
+    if (stamp * stream.time_base) - origin_s(container) <= 1.0:
+        return  # as good as the front
+    try:
+        container.seek(stamp, stream=stream, backward=True)
+    except av.FFmpegError:
+        return
+
+
 def _seek(container: Any, stream: Any, moment_s: float) -> None:
     """To the last key frame before `moment_s`, if the container can."""
     if moment_s <= 1.0:
         return  # as good as the front, and files without an index need no second try
     try:
-        container.seek(int((moment_s + _origin_s(container)) / stream.time_base), stream=stream, backward=True)
+        container.seek(int((moment_s + origin_s(container)) / stream.time_base), stream=stream, backward=True)
     except av.FFmpegError:
         return
 
 
 def _resize_picked(
     picked: Iterator[tuple[float, Shot]], scale: _Scale, posters_s: Collection[float]
-) -> dict[float, _Sample]:
+) -> dict[float, Sample]:
     """Pictures H x W x 3 of the picked frames, by wanted time; a frame picked twice is scaled once."""
     resizer = _Resizer()
-    taken: dict[float, _Sample] = {}
+    taken: dict[float, Sample] = {}
     last: tuple[Shot, Picture] | None = None
     for wanted, shot in picked:
         if last is None or last[0] is not shot:
             last = shot, scale(resizer, shot.frame)
         poster = resizer.thumbnail(shot.frame) if wanted in posters_s else b""
-        taken[wanted] = _Sample(shot.time_s, last[1], poster)
+        taken[wanted] = Sample(shot.time_s, last[1], poster)
     return taken
-
-
-def _middle(window: Window) -> float:
-    """The time of the window's middle sample."""
-    return window.frame_times_s[len(window.frame_times_s) // 2]
-
-
-def _intact_count(window: Window, taken: dict[float, _Sample]) -> int:
-    """How many of the window's samples were taken close enough to their time."""
-    limit = sampling.tolerance_s(window)
-    return sum(t in taken and abs(taken[t].time_s - t) <= limit for t in window.frame_times_s)
-
-
-def _true_times(window: Window, taken: dict[float, _Sample]) -> tuple[float, ...] | None:
-    """The true times of the window's frames, or None when not one of them is intact."""
-    if not _intact_count(window, taken):
-        return None
-    return tuple(taken[t].time_s for t in window.frame_times_s)
 
 
 def library_versions() -> dict[str, str]:

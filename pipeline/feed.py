@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from pipeline import decode, sampling, sources
+from pipeline import decode, demux, sampling, sources
 from pipeline.labelled import Example
 from pipeline.protocols import Schedule
 from schemas.errors import EngineError, VideoError
@@ -101,13 +101,13 @@ class Clips(Dataset[Decoded | Unread]):
         assert pick.epoch is not None
         view = self.view
         rng = generator(VIEW, view.seed, pick.epoch, pick.place)
-        times_s = decode.frame_times(uri)
+        times_s = demux.frame_times(uri)
         wanted_s = times_s[sampling.train_indices(len(times_s), view.frames, rng)]
         return training_view(self._whole(uri, wanted_s), view.size, rng, flip=view.flip)
 
     def _test(self, uri: str) -> Tensor:
         """The centre of the frames in the middle of equal parts, T x S x S x 3."""
-        times_s, S = decode.frame_times(uri), self.view.size
+        times_s, S = demux.frame_times(uri), self.view.size
         frames_THWC = self._whole(uri, times_s[sampling.test_indices(len(times_s), self.view.frames)])
         top, left = crop_offset(frames_THWC.shape[1], S), crop_offset(frames_THWC.shape[2], S)
         return frames_THWC[:, top : top + S, left : left + S].contiguous()

@@ -26,7 +26,7 @@ from typing import Any
 
 import torch
 
-from pipeline import curves, decode, distributed, engine, fitting, sources
+from pipeline import curves, demux, distributed, engine, fitting, sources
 from pipeline.embed import device_named
 from pipeline.engine import Stage
 from pipeline.feed import Unread
@@ -177,7 +177,7 @@ def unreadable(examples: Iterable[Example], settings: FinetuneSettings, watch: W
 def _list_packets(uris: list[str]) -> list[str]:
     """As a stage: raises VideoError for a video without a sound packet index."""
     for uri in uris:
-        decode.frame_times(uri)
+        demux.frame_times(uri)
     return uris
 
 

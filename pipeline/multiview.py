@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline import decode, sampling, sources
+from pipeline import decode, demux, sampling, sources
 from pipeline.plan import DEADLINE_BASE_S
 from pipeline.stores import AnyPath
 from schemas.errors import InputError
@@ -87,7 +87,7 @@ class ViewStage:
     def _view(self, file: SourceFile) -> ViewedVideo:
         """All views of one file."""
         began = time.perf_counter()
-        times_s = decode.frame_times(file.uri)
+        times_s = demux.frame_times(file.uri)
         chosen = sample_indices(len(times_s), self.frames, self.views, sources.to_path(file.uri))
         short_side = resized_side(self.image_size) if self.views.crops == 1 else self.image_size
         pictures = decode.short_side_frames(file.uri, times_s[chosen].ravel().tolist(), short_side)

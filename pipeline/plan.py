@@ -11,7 +11,16 @@ from typing import Any
 
 import xxhash
 
-from schemas.records import Failed, HashedFile, InspectedVideo, Letter, SourceFile, Unit, UnitOutcome, VideoRow
+from schemas.records import (
+    Failed,
+    HashedFile,
+    InspectedVideo,
+    Letter,
+    SourceFile,
+    Unit,
+    UnitOutcome,
+    VideoRow,
+)
 
 CLIPS_PER_UNIT = 64
 MAX_ATTEMPTS = 3  # runs that try a file which kills its worker; then it is left alone until its content changes
@@ -157,6 +166,7 @@ def _units(video: InspectedVideo, video_id: str, revision: int, space: str) -> t
             uri=video.source.file.uri,
             windows=video.windows[start : start + CLIPS_PER_UNIT],
             deadline_s=_decode_deadline_s(video, start),
+            steps=video.steps[segment] if video.steps else None,
         )
         for segment, start in enumerate(starts)
     )

@@ -33,7 +33,7 @@ def reindex(  # noqa: PLR0913  # as `flows.index`, with places and settings from
     if unknown := [place for place in given_up if place not in known]:
         raise InputError(f"the archive was not indexed from {unknown[0]}; it was from: {', '.join(known)}")
     kept = [str(sources.to_path(place)) for place in known if place not in given_up]
-    stored = IndexSettings(**runs.serving_run(archive)["settings"]["index"])
+    stored = IndexSettings.stored(runs.serving_run(archive)["settings"]["index"])
     settings = replace(stored, engine=engine or stored.engine, device="auto")
     policy = replace(policy or Policy(), whole_archive=True, forget=given_up)
     return flows.index(kept, str(archive.folder), settings, policy=policy, dry_run=dry_run, watch=watch)

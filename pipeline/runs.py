@@ -171,7 +171,7 @@ def _remembered(run: Run, asked: IndexSettings, now: dict[str, str]) -> Remember
     weights = run["settings"].get("weights")
     if not weights or run["versions"] != now or not _is_unchanged(weights):
         return None
-    stored = IndexSettings(**run["settings"]["index"])
+    stored = IndexSettings.stored(run["settings"]["index"])
     # Stored names are canonical: a name of a model, or the absolute path of a file.
     if stored.model not in (asked.model, str(Path(asked.model).absolute())):
         return None

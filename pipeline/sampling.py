@@ -9,6 +9,8 @@ Training and evaluation, which must be comparable with the reference's, go by fr
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -20,6 +22,7 @@ Numbers = NDArray[np.int64]  # (T,) frame numbers, from 0
 
 # A last piece shorter than this part of a window joins the window before it.
 SHORTEST_PIECE = 0.5
+STEP_PART = 0.25  # of the sampling step: how far a sample may be from its moment
 # Frames whose times differ by less are one frame: time stamps are exact to the tick, floats to 1e-12 or so.
 SAME_TIME_S = 1e-6
 
@@ -78,9 +81,28 @@ def _inhabited(frame_times_s: Times, found: list[tuple[float, float]]) -> list[t
     return [span for span, inside in zip(found, last > first, strict=True) if inside]
 
 
+def step_s(window: Window) -> float:
+    """The time between two samples of a window."""
+    return (window.end_s - window.start_s) / len(window.frame_times_s)
+
+
 def tolerance_s(window: Window) -> float:
     """How far a sample may be from its time and still count as intact: a quarter of the sampling step."""
-    return max(0.1, 0.25 * (window.end_s - window.start_s) / len(window.frame_times_s))
+    return max(0.1, STEP_PART * step_s(window))
+
+
+def moments(windows: Sequence[Window], tolerance_s: float | None) -> tuple[Times, Times]:
+    """The distinct moments that windows show, m ascending, and how far from each its frame may be, in seconds.
+
+    `tolerance_s` None is a quarter of the sampling step, the smallest where windows share a moment.
+    """
+    found: dict[float, float] = {}
+    for window in windows:
+        limit_s = STEP_PART * step_s(window) if tolerance_s is None else tolerance_s
+        for moment_s in window.frame_times_s:
+            found[moment_s] = min(limit_s, found.get(moment_s, limit_s))
+    ordered = sorted(found)
+    return np.array(ordered), np.array([found[moment_s] for moment_s in ordered])
 
 
 def test_indices(n: int, T: int) -> Numbers:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from schemas.errors import InputError
 from xclip_core.config import DEFAULT_MODEL, ModelConfig, XClipConfig
@@ -23,16 +24,23 @@ OWN_PREPROCESSING = "swscale area, short side 256/224, centre crop; the model's 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Sampling:
-    """How a video is cut into clips. Lengths in seconds; `stride_s` is from start to start."""
+    """How a video is cut into clips. Lengths in seconds; `stride_s` is from start to start.
+
+    `tolerance_s` is how far from its moment a frame may be taken where that is cheaper: 0 takes the very frames, None
+    allows a quarter of the time between two moments of a window.
+    """
 
     window_s: float = 10.0
     stride_s: float = 10.0
     frames: int = 8
+    tolerance_s: float | None = 0.0
 
     def __post_init__(self) -> None:
         for name, value in (("window", self.window_s), ("stride", self.stride_s)):
             if not 0.1 <= value <= 86_400:
                 raise InputError(f"a {name} of {value} s is not usable; expected 0.1 to 86400 seconds")
+        if self.tolerance_s is not None and not 0 <= self.tolerance_s <= self.window_s:
+            raise InputError(f"a tolerance of {self.tolerance_s} s is not usable; expected 0 to the window's length")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,14 +52,20 @@ class IndexSettings:
     image_size: int | None = None  # the same for pixels
     window_s: float = 10.0
     stride_s: float | None = None
+    tolerance_s: float | None = None  # see Sampling
     context: ContextCode = "int8"
     engine: EngineName = "ray"
     device: str = "cpu"
 
+    @classmethod
+    def stored(cls, values: Mapping[str, Any]) -> IndexSettings:
+        """Settings as a run wrote them down; before there was a tolerance, all frames were exact."""
+        return cls(**{"tolerance_s": 0.0, **values})
+
     def sampling(self, frames: int) -> Sampling:
         """The sampling for a model that takes `frames` frames."""
         stride_s = self.window_s if self.stride_s is None else self.stride_s
-        return Sampling(window_s=self.window_s, stride_s=stride_s, frames=frames)
+        return Sampling(window_s=self.window_s, stride_s=stride_s, frames=frames, tolerance_s=self.tolerance_s)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -84,7 +98,10 @@ class Space:
     @property
     def id(self) -> str:
         """Twelve hex digits that name the space in tables and folders."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:12]
+        said = asdict(self)
+        if said["sampling"]["tolerance_s"] == 0:  # as archives have it from the time when all frames were exact
+            del said["sampling"]["tolerance_s"]
+        return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def space_of(model: Encoder, settings: IndexSettings) -> Space:

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pipeline import decode, engine, plan, relink, sources
+from pipeline import demux, engine, plan, relink, sources
 from pipeline.archive import Archive
 from pipeline.engine import Stage
 from pipeline.ledger import COLUMNS, Ledger, VideoIds
@@ -231,7 +231,7 @@ def _read(job: Job, phase: str, files: Sequence[Any], scratch: Path) -> tuple[li
         Stage(name="fingerprint", work=sources.fingerprint_files, deadline_s=_deadline_s, hostile=True),
         Stage(
             name="inspect",
-            work=partial(decode.inspect_files, job.space.sampling),
+            work=partial(demux.inspect_files, job.space.sampling),
             deadline_s=_deadline_s,
             memory_bytes=plan.MEMORY_BYTES,
             hostile=True,

@@ -65,12 +65,25 @@ class Window:
 
 
 @dataclass(frozen=True, slots=True)
+class DecodeSteps:
+    """Which packets of a stream are decoded for some moments, by presentation time in ticks, as little-endian int64."""
+
+    feed: bytes  # in the order of the file
+    restarts: bytes  # those of them before which the decoder is emptied
+    shows: bytes  # for each moment, ascending, the frame that shows it
+    cost: float  # frames to decode, weighed by a cost model
+
+
+@dataclass(frozen=True, slots=True)
 class InspectedVideo:
-    """A video whose packet index was read and cut into windows."""
+    """A video whose packet index was read and cut into windows. `steps` are those of each unit's windows;
+    None where packets do not tell, and all must be decoded.
+    """
 
     source: HashedFile
     profile: VideoProfile
     windows: tuple[Window, ...]
+    steps: tuple[DecodeSteps | None, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +97,7 @@ class Unit:
     uri: str
     windows: tuple[Window, ...]
     deadline_s: float
+    steps: DecodeSteps | None = None  # None: everything from the first moment on is decoded
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import decode, plan, sources, survey
+from pipeline import decode, demux, plan, sources, survey
 from pipeline.settings import Sampling
 from schemas.records import DecodedUnit, HashedFile, InspectedVideo, SourceFile, Unit
 from tests.pipeline.stages import DEEDS
@@ -17,7 +17,7 @@ from tests.pipeline.stages import DEEDS
 DEADLINE_S = 10.0  # no sound file of the tests takes a tenth of it, on however busy a machine
 MEMORY_BYTES = 512 << 20
 # Taken before anything is patched: what the driver patches, it must not find in here.
-REAL_FINGERPRINT, REAL_INSPECT, REAL_DECODE = sources.fingerprint_files, decode.inspect_files, decode.decode_units
+REAL_FINGERPRINT, REAL_INSPECT, REAL_DECODE = sources.fingerprint_files, demux.inspect_files, decode.decode_units
 
 
 def fingerprint_files(files: list[SourceFile | HashedFile]) -> list[HashedFile]:
@@ -62,5 +62,5 @@ def strike(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(plan, "MEMORY_BYTES", MEMORY_BYTES)
     patch.setattr(survey, "_deadline_s", to_read_s)
     patch.setattr(sources, "fingerprint_files", fingerprint_files)
-    patch.setattr(decode, "inspect_files", inspect_files)
+    patch.setattr(demux, "inspect_files", inspect_files)
     patch.setattr(decode, "decode_units", decode_units)

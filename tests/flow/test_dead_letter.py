@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline import deadletter, decode, plan
+from pipeline import deadletter, demux, plan
 from pipeline.archive import Archive
 from pipeline.deadletter import failures, retry
 from pipeline.flows import IndexReport, index
@@ -83,7 +83,7 @@ def tight(monkeypatch: pytest.MonkeyPatch) -> None:
     from memory that was freed. That it holds in a worker is for `tests/pipeline/test_walls.py`.
     """
     monkeypatch.setattr(plan, "MEMORY_BYTES", CAP_BYTES)
-    inspect = decode.inspect_files
+    inspect = demux.inspect_files
 
     def capped(sampling: Sampling, files: list[HashedFile]) -> list[InspectedVideo]:
         found = inspect(sampling, files)
@@ -91,7 +91,7 @@ def tight(monkeypatch: pytest.MonkeyPatch) -> None:
             raise OutOfMemory("it took more memory than one worker may have")
         return found
 
-    monkeypatch.setattr(decode, "inspect_files", capped)
+    monkeypatch.setattr(demux, "inspect_files", capped)
 
 
 def test_a_failure_that_may_pass_is_tried_in_three_runs_and_then_left_alone(

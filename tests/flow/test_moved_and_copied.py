@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import decode, flows, relink, retire, sources
+from pipeline import decode, demux, flows, relink, retire, sources
 from pipeline.archive import Archive
 from pipeline.flows import IndexReport, index
 from pipeline.search import search
@@ -58,13 +58,13 @@ class Indexed:
 @pytest.fixture
 def made(own_pile: Path, settings_for, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Indexed:
     made = Indexed(own_pile, tmp_path / "archive", settings_for())
-    real = decode.inspect_files
+    real = demux.inspect_files
 
     def watched(settings, files):
         made.opened.extend(Path(file.file.uri).name for file in files)
         return real(settings, files)
 
-    monkeypatch.setattr(decode, "inspect_files", watched)
+    monkeypatch.setattr(demux, "inspect_files", watched)
     return made
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from jobs.console import EXIT_ERROR
-from pipeline import decode
+from pipeline import decode, demux
 from tests.footage import film
 
 MOTIONS = ("left", "right", "up")
@@ -26,7 +26,8 @@ def pile(tmp_path: Path) -> Path:
 @pytest.fixture(params=["inspect", "decode"])
 def stage(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """A stage of which one file finds a hole."""
-    sound = getattr(decode, request.param)
+    module = {"inspect": demux, "decode": decode}[request.param]
+    sound = getattr(module, request.param)
 
     def holed(record, *rest):
         uri = record.file.uri if request.param == "inspect" else record.uri
@@ -34,7 +35,7 @@ def stage(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> st
             raise IndexError("nobody thought of this")
         return sound(record, *rest)
 
-    monkeypatch.setattr(decode, request.param, holed)
+    monkeypatch.setattr(module, request.param, holed)
     return request.param
 
 
@@ -50,7 +51,9 @@ def test_a_bug_costs_the_file_that_provokes_it_and_the_command_says_so(
     (letter,) = json.loads(out)["failures"]
     assert (code, letter["stage"], letter["attempts"], letter["permanent"]) == (0, stage, 1, False)
     assert letter["uri"].endswith("right.mp4")
-    assert letter["error"].startswith("IndexError: nobody thought of this (decode.py, line ")
+    assert letter["error"].startswith(
+        "IndexError: nobody thought of this (" + ("demux" if stage == "inspect" else "decode") + ".py, line "
+    )
 
 
 def test_what_the_mended_program_can_read_is_indexed_by_the_next_run(

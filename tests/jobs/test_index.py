@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from pipeline import flows, lease
+from pipeline.archive import Archive
 from tests.footage import SCENE_S, film
 
 
@@ -72,3 +73,15 @@ def test_wait_waits_for_another_run(index, tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(flows, "_show_waiting", lambda _job, _waited_s: other.release())
     code, report, _ = index("--wait", 60)
     assert (code, report["unchanged"]) == (0, 2)
+
+
+def test_another_tolerance_is_another_space_and_0_takes_the_frames_at_their_moments(index, tmp_path: Path) -> None:
+    code, report, _ = index("--tolerance", 0)
+    assert (code, report["indexed"]) == (0, 2)
+    rows = Archive.open(tmp_path / "archive").visible_clips(report["space"], ["start_s", "end_s", "frame_times_s"])
+    for row in rows.to_pylist():
+        step_s = (row["end_s"] - row["start_s"]) / len(row["frame_times_s"])
+        for number, time_s in enumerate(row["frame_times_s"]):
+            assert 0 <= row["start_s"] + (number + 0.5) * step_s - time_s < 0.05, "on the screen in that moment"
+    code, _, err = index("--tolerance", SCENE_S + 1)
+    assert (code, "expected 0 to the window's length" in err) == (1, True)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
-from pipeline import decode, plan, sources
+from pipeline import decode, decode_plan, demux, plan, sources
 from pipeline.settings import Sampling
 from schemas.records import DecodedUnit, HashedFile, InspectedVideo, Unit
 from tests.media import Picture
@@ -20,12 +21,22 @@ def source(path: Path) -> HashedFile:
 def inspected(path: Path, window_s: float = 1.0, frames: int = 5, stride_s: float | None = None) -> InspectedVideo:
     """The file cut into windows."""
     sampling = Sampling(window_s=window_s, stride_s=window_s if stride_s is None else stride_s, frames=frames)
-    return decode.inspect(source(path), sampling)
+    return demux.inspect(source(path), sampling)
 
 
 def units(path: Path, window_s: float = 1.0, frames: int = 5, stride_s: float | None = None) -> tuple[Unit, ...]:
     """The units of a file that no archive knows."""
     return plan.plan_video(inspected(path, window_s, frames, stride_s), None, {}, 0, "space").units
+
+
+def planned(path: Path, sampling: Sampling, first: int = 0) -> Unit:
+    """The unit of a file's windows from number `first` on, with the steps that its packets suggest."""
+    video = demux.inspect(source(path), sampling)
+    (unit,) = plan.plan_video(video, None, {}, 0, "space").units
+    part = unit.windows[first:]
+    packets = demux.read_packets(str(path))
+    steps = decode_plan.steps(packets.index, part, sampling.tolerance_s) if packets.is_plannable else None
+    return replace(unit, windows=part, steps=steps)
 
 
 def decoded(path: Path, window_s: float = 1.0, frames: int = 5, stride_s: float | None = None) -> DecodedUnit:

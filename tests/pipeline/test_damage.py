@@ -9,7 +9,7 @@ import av
 import numpy as np
 import pytest
 
-from pipeline import decode
+from pipeline import decode, demux
 from pipeline.damage import Damage
 from tests.media import make_video, packet_places
 from tests.pipeline.test_decode import SHARP, texture
@@ -87,7 +87,7 @@ SMEARED = 4.0  # mean difference in grey levels from the frame of the sound file
 
 def pass_over(path: Path) -> dict[float, np.ndarray]:
     """The grey pictures of all frames that count as intact, by time."""
-    with decode._open(str(path)) as (container, stream):
+    with demux.opened(str(path)) as (container, stream):
         shots = decode._intact_frames(container, stream)
         return {shot.time_s: shot.frame.to_ndarray(format="gray").astype(int) for shot in shots}
 
@@ -120,9 +120,9 @@ def test_no_smeared_frame_is_taken_and_other_groups_of_pictures_are_whole(name: 
 @pytest.mark.skipif(not FOOTAGE.is_dir(), reason="needs the shared test footage")
 def test_not_one_frame_of_an_ordinary_file_counts_as_damaged() -> None:
     for path in sorted((FOOTAGE / "A").iterdir()):
-        with decode._open(str(path)) as (container, stream):
+        with demux.opened(str(path)) as (container, stream):
             everything = sum(len(packet.decode()) for packet in container.demux(stream))
-        with decode._open(str(path)) as (container, stream):
+        with demux.opened(str(path)) as (container, stream):
             assert sum(1 for _ in decode._intact_frames(container, stream)) == everything, path.name
 
 

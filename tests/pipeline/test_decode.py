@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from pipeline import decode, picking, sampling
+from pipeline import decode, demux, picking, sampling
 from schemas.errors import NotAVideo, TooLarge, UndecodableVideo
 from schemas.records import Unit
 from tests.media import (
@@ -286,7 +286,7 @@ def test_a_unit_that_begins_with_a_seek_has_the_frames_of_one_pass(name: str, op
     (unit,) = units(path)
     whole = decode.decode(unit, SIZE)
     for first in (3, 7, len(unit.windows) - 1):
-        part = decode.decode(replace(unit, windows=unit.windows[first:]), SIZE)
+        part = decode.decode(replace(unit, windows=unit.windows[first:], steps=None), SIZE)
         assert part.windows == whole.windows[first:]
         np.testing.assert_array_equal(part.frames_NTHWC, whole.frames_NTHWC[first:])
         assert part.thumbnails == whole.thumbnails[first:]
@@ -306,7 +306,7 @@ def test_a_late_unit_does_not_decode_the_file_from_the_front(
             yield shot
 
     monkeypatch.setattr(decode, "_intact_frames", counted)
-    decode.decode(replace(unit, windows=unit.windows[10:]), SIZE)
+    decode.decode(replace(unit, windows=unit.windows[10:], steps=None), SIZE)
     assert len(seen) < 110, "two seconds are wanted, at most two more lie before them since a key frame"
 
 
@@ -427,7 +427,7 @@ def test_a_file_replaced_between_planning_and_decoding_is_no_crash(tmp_path: Pat
 
 
 def test_frames_over_the_cap_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(decode, "MAX_FRAME_PIXELS", 64 * 48 - 1)
+    monkeypatch.setattr(demux, "MAX_FRAME_PIXELS", 64 * 48 - 1)
     with pytest.raises(TooLarge, match="frames of 64 x 48 are over 3071 pixels"):
         inspected(make_video(tmp_path / "large.mp4", frames=1))
 
@@ -460,7 +460,7 @@ def test_frames_that_grow_over_the_cap_in_mid_stream_cost_themselves(tmp_path: P
     path = make_changing(tmp_path / "grows.ts", (64, 48), (320, 240), (64, 48))
     whole = [*PICKED, [52, 57, 62, 67, 72]]
     assert numbers(decoded(path), halves_number) == whole
-    monkeypatch.setattr(decode, "MAX_FRAME_PIXELS", 64 * 48)
+    monkeypatch.setattr(demux, "MAX_FRAME_PIXELS", 64 * 48)
     unit = decoded(path)
     assert numbers(unit, halves_number) == [whole[0], whole[2]]
     assert [(window.start_s, count) for window, count in zip(unit.windows, unit.intact_samples, strict=True)] == [
@@ -546,14 +546,14 @@ def test_a_video_that_we_write_is_read_back_as_it_was(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", [name for name in STREAMS if "gif" not in name])
 def test_frame_times_are_those_of_a_plain_pass(name: str, tmp_path: Path) -> None:
     path = make_video(tmp_path / name, frames=40, paint=halves, **STREAMS[name])
-    assert decode.frame_times(str(path)) == pytest.approx(sorted(sequential(path)), abs=1e-6)
+    assert demux.frame_times(str(path)) == pytest.approx(sorted(sequential(path)), abs=1e-6)
 
 
 @pytest.mark.parametrize("name", ["h264, B-frames.mp4", "mpeg4, B-frames.avi", "vp8.webm"])
 def test_whole_frames_come_in_the_order_asked_for_and_as_often(name: str, tmp_path: Path) -> None:
     path = make_video(tmp_path / name, frames=90, paint=halves, **STREAMS[name])
     wanted = [30, 7, 7, 89, 0, 31]
-    times_s = decode.frame_times(str(path))[wanted]
+    times_s = demux.frame_times(str(path))[wanted]
     frames = decode.short_side_frames(str(path), times_s.tolist(), 24)
     assert [halves_number(frame) for frame in frames] == wanted
 
@@ -591,13 +591,13 @@ def test_frames_of_a_stream_that_changes_its_size_have_one_shape(tmp_path: Path)
     (path := tmp_path / "both.ts").write_bytes(first.read_bytes() + second.read_bytes())
     with av.open(str(path)) as container:
         assert {(frame.width, frame.height) for frame in container.decode(video=0)} == {(64, 48), (80, 80)}
-    times_s = decode.frame_times(str(path))
+    times_s = demux.frame_times(str(path))
     assert decode.short_side_frames(str(path), times_s[[0, -1]].tolist(), 24).shape == (2, 24, 32, 3)
 
 
 def test_what_indexing_refuses_is_refused_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "text.mp4").write_text("this is not a video")
-    for look in (decode.frame_times, lambda uri: decode.short_side_frames(uri, [0.0], 24)):
+    for look in (demux.frame_times, lambda uri: decode.short_side_frames(uri, [0.0], 24)):
         with pytest.raises(NotAVideo, match="no video container we read"):
             look(str(tmp_path / "text.mp4"))
     path = make_video(tmp_path / "ruin.mov", frames=10, codec="mjpeg", pixels="yuvj420p", size=(96, 64))
@@ -607,6 +607,6 @@ def test_what_indexing_refuses_is_refused_here(tmp_path: Path, monkeypatch: pyte
     path.write_bytes(content)
     with pytest.raises(UndecodableVideo, match="no intact frame could be decoded"):
         decode.short_side_frames(str(path), [0.0], 24)
-    monkeypatch.setattr(decode, "MAX_FRAME_PIXELS", 1)
+    monkeypatch.setattr(demux, "MAX_FRAME_PIXELS", 1)
     with pytest.raises(TooLarge, match="are over 1 pixels"):
-        decode.frame_times(str(path))
+        demux.frame_times(str(path))

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import decode, sources
+from pipeline import demux, sources
 from pipeline.settings import Sampling
 from schemas.errors import NotAVideo, UnreadableFile, VideoError
 from schemas.records import HashedFile, SourceFile
@@ -139,7 +139,7 @@ def test_a_file_that_names_another_is_refused_and_opens_nothing(kind: str, suffi
     pointer.write_text(POINTERS[kind].format(path=secret, name=f"secrets/{secret.name}"))
     file = source(pointer)
     with opened_files(secrets) as names, pytest.raises(NotAVideo, match="no video container we read"):
-        decode.inspect(file, SAMPLING)
+        demux.inspect(file, SAMPLING)
     assert names == []
 
 
@@ -223,7 +223,7 @@ def test_a_name_that_is_not_utf8_is_found_and_decodes(tmp_path: Path) -> None:
 
 def test_a_missing_file_is_unreadable(tmp_path: Path) -> None:
     with pytest.raises(UnreadableFile, match="cannot be read: No such file"):
-        decode.inspect(unread(tmp_path / "missing.mp4"), SAMPLING)
+        demux.inspect(unread(tmp_path / "missing.mp4"), SAMPLING)
     with pytest.raises(UnreadableFile, match="cannot be read: No such file"):
         sources.fingerprint(unread(tmp_path / "missing.mp4").file)
 
@@ -232,7 +232,7 @@ def test_a_folder_named_like_a_video_is_a_video_error(tmp_path: Path) -> None:
     folder = tmp_path / "folder.mp4"
     folder.mkdir()
     with pytest.raises(VideoError):
-        decode.inspect(unread(folder), SAMPLING)
+        demux.inspect(unread(folder), SAMPLING)
     with pytest.raises(UnreadableFile, match="cannot be read: Is a directory"):
         sources.fingerprint(unread(folder).file)
 
@@ -244,7 +244,7 @@ def test_a_circle_of_links_is_a_problem_of_the_inventory(tmp_path: Path) -> None
     assert len(found) == 2
     assert {problem.kind for problem in found} == {"unreadable"}
     with pytest.raises(UnreadableFile, match="cannot be read"):
-        decode.inspect(unread(tmp_path / "a.mp4"), SAMPLING)
+        demux.inspect(unread(tmp_path / "a.mp4"), SAMPLING)
 
 
 def test_a_link_to_nothing_is_a_problem_of_the_inventory(tmp_path: Path) -> None:
@@ -268,7 +268,7 @@ def test_a_file_that_must_not_be_read_is_unreadable(tmp_path: Path) -> None:
     with pytest.raises(UnreadableFile, match="cannot be read: Permission denied"):
         source(path)
     with pytest.raises(UnreadableFile, match="cannot be read: Permission denied"):
-        decode.inspect(unread(path), SAMPLING)
+        demux.inspect(unread(path), SAMPLING)
 
 
 # --- real odd files, when they are there

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import FrozenInstanceError, replace
+from dataclasses import FrozenInstanceError, asdict, replace
 
 import pytest
 
 from pipeline.settings import IndexSettings, Sampling, Space, space_of
+from schemas.errors import InputError
 from tests.models import TINY
 
 SAMPLING = Sampling(window_s=10, stride_s=10, frames=5)
@@ -22,6 +23,7 @@ SPACE = Space(weights_hash="w", model=TINY, sampling=SAMPLING)
         pytest.param({"sampling": replace(SAMPLING, window_s=9)}, id="window"),
         pytest.param({"sampling": replace(SAMPLING, stride_s=5)}, id="stride"),
         pytest.param({"sampling": replace(SAMPLING, frames=8)}, id="frames of a clip"),
+        pytest.param({"sampling": replace(SAMPLING, tolerance_s=None)}, id="tolerance"),
         pytest.param({"preprocessing": "another way"}, id="preprocessing"),
     ],
 )
@@ -43,14 +45,15 @@ def test_a_spaces_name_is_twelve_hex_digits_and_stays() -> None:
 
 
 def test_the_stride_is_the_window_unless_said_otherwise() -> None:
-    assert IndexSettings(window_s=4.0).sampling(8) == Sampling(window_s=4, stride_s=4, frames=8)
-    assert IndexSettings(window_s=4.0, stride_s=2.0).sampling(8) == Sampling(window_s=4, stride_s=2, frames=8)
+    loose = {"frames": 8, "tolerance_s": None}
+    assert IndexSettings(window_s=4.0).sampling(8) == Sampling(window_s=4, stride_s=4, **loose)
+    assert IndexSettings(window_s=4.0, stride_s=2.0).sampling(8) == Sampling(window_s=4, stride_s=2, **loose)
 
 
 def test_a_space_knows_its_weights_and_takes_the_models_frames(tiny_model) -> None:
     space = space_of(tiny_model, IndexSettings(window_s=3.0))
     assert space.weights_hash == tiny_model.provenance.weights_hash
-    assert space.sampling == Sampling(window_s=3, stride_s=3, frames=tiny_model.config.frames)
+    assert space.sampling == Sampling(window_s=3, stride_s=3, frames=tiny_model.config.frames, tolerance_s=None)
 
 
 @pytest.mark.parametrize(
@@ -59,3 +62,19 @@ def test_a_space_knows_its_weights_and_takes_the_models_frames(tiny_model) -> No
 def test_settings_cannot_be_changed_after_they_were_checked(settings, name: str) -> None:
     with pytest.raises(FrozenInstanceError):
         setattr(settings, name, 1)
+
+
+def test_settings_and_spaces_from_before_there_was_a_tolerance_are_those_of_exact_frames() -> None:
+    exact = IndexSettings(tolerance_s=0.0)
+    before = {name: value for name, value in asdict(exact).items() if name != "tolerance_s"}
+    assert IndexSettings.stored(before) == exact
+    assert IndexSettings.stored(asdict(IndexSettings())) == IndexSettings()
+    assert SPACE.id == "44f666ca2802"
+    loose = replace(SPACE, sampling=replace(SAMPLING, tolerance_s=None))
+    assert len({SPACE.id, loose.id, replace(SPACE, sampling=replace(SAMPLING, tolerance_s=0.3)).id}) == 3
+
+
+@pytest.mark.parametrize("tolerance_s", [-0.1, 10.1, float("nan")])
+def test_a_tolerance_is_neither_negative_nor_longer_than_a_window(tolerance_s: float) -> None:
+    with pytest.raises(InputError, match="expected 0 to the window's length"):
+        replace(SAMPLING, tolerance_s=tolerance_s)

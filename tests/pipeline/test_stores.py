@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import decode, sources, stores
+from pipeline import demux, sources, stores
 from pipeline.settings import Sampling
 from schemas.errors import InputError, MissingPlace, UnreadableFile
 from schemas.records import Failed, HashedFile, SourceFile
@@ -150,7 +150,7 @@ def test_a_store_that_breaks_off_makes_an_unreadable_file(
 def test_an_object_that_is_gone_when_it_is_decoded_says_so(bucket: str) -> None:
     gone = HashedFile(SourceFile(f"{bucket}/gone.mp4", 1, 0.0), "")
     with pytest.raises(UnreadableFile, match=r"^cannot be read: (?!None)"):
-        decode.inspect(gone, Sampling())
+        demux.inspect(gone, Sampling())
 
 
 def test_the_fingerprint_is_that_of_the_same_file_here(bucket: str, tmp_path: Path) -> None:
