@@ -45,9 +45,7 @@ def evaluate(
     seed: Annotated[int, typer.Option(help="Decides the random samples of several views.")] = 0,
     engine: Annotated[Literal["ray", "local"], typer.Option(help="Ray Data, or a plain loop in one process.")] = "ray",
     html: Annotated[Path | None, typer.Option(help="Also write a report, one self-contained page.")] = None,
-    card: Annotated[
-        bool, typer.Option("--card", help="Measure again what the model's card states; no LABELS.")
-    ] = False,
+    card: Annotated[bool, typer.Option("--card", help="Measure what the model's card states; no LABELS.")] = False,
     backdrops: Annotated[Path | None, typer.Option(help="With --card: the pictures of the columns over them.")] = None,
     pictures: Annotated[Path | None, typer.Option(help="With --card: the pictures that it was trained over.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
