@@ -10,11 +10,12 @@ import av
 import numpy as np
 import pytest
 
-from pipeline import decode, demux, references
+from pipeline import decode, demux, plan, references
 from pipeline.settings import Sampling
+from schemas.errors import VideoError
 from schemas.records import DecodedUnit, Unit
 from tests.media import halves, halves_number, make_video
-from tests.pipeline.steps import SIZE, planned
+from tests.pipeline.steps import SIZE, planned, source
 
 # Else dark levels are lost.
 SHARP = {"flags": "+qscale", "global_quality": "236"}
@@ -40,6 +41,7 @@ STREAMS = [
     pytest.param(("mpeg4.mp4", {"gop": 60, "b_frames": 2, "codec": "mpeg4", "options": SHARP}), id="MPEG-4"),
     pytest.param(("intra.mov", {"codec": "mjpeg", "pixels": "yuvj420p", "options": {"qscale": "2"}}), id="M-JPEG"),
 ]
+FOOTAGE = Path(__file__).parents[3] / "shared" / "footage"
 EXACT = Sampling(window_s=1.0, stride_s=1.0, frames=4)
 
 
@@ -127,6 +129,23 @@ def test_codecs_with_frames_that_nobody_needs_are_told_so(tmp_path: Path) -> Non
             ).index
             told |= {name} - ({name} if index.reference_n.all() else set())
     assert told == {"one group.mp4", "b.mkv", "h265.mp4", "mpeg2.mkv", "mpeg4.mp4"}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not FOOTAGE.is_dir(), reason="needs the shared test footage")
+def test_without_a_tolerance_every_real_file_gives_the_frames_of_one_pass() -> None:
+    unlike, decoded = [], 0
+    for path in sorted(path for path in FOOTAGE.rglob("*") if path.is_file() and path.name != "MANIFEST.json"):
+        try:
+            video = demux.inspect(source(path), Sampling(window_s=2.0, stride_s=2.0, frames=8))
+            for unit in plan.plan_video(video, None, {}, 0, "space").units:
+                found = decode.decode(unit, SIZE)
+                decoded += 1
+                unlike += [] if same(found, decode.decode(replace(unit, steps=None), SIZE)) else [path.name]
+        except VideoError:
+            continue
+    assert unlike == []
+    assert decoded > 100
 
 
 # --- what is saved
