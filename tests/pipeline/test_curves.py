@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,7 @@ def test_a_new_run_in_the_folder_starts_an_empty_record(tmp_path: Path) -> None:
 def test_tensorboard_reads_the_same_curve_without_doubles(tmp_path: Path) -> None:
     events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     record(tmp_path, range(1, 6))
+    time.sleep(1 - time.time() % 1)  # names of event files begin with their second, and are read in order
     record(tmp_path, range(4, 7), first=3)
     reader = events.EventAccumulator(str(tmp_path / EVENTS))
     reader.Reload()
