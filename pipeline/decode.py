@@ -156,7 +156,7 @@ def _fed_packets(container: Any, stream: Any, steps: DecodeSteps) -> Iterator[An
     """The packets that are to be decoded; from the front where a seek lands behind the first of them."""
     feed = _stamps(steps.feed)
     wanted = set(feed)
-    _seek_stamp(container, stream, feed[0])
+    _seek(container, stream, feed[0])
     for _ in ("after the seek", "from the front"):
         found = (packet for packet in each_packet(container, stream) if packet.size and packet.pts in wanted)
         first = next(found, None)
@@ -203,29 +203,19 @@ def _take(uri: str, wanted_s: list[float], scale: _Scale, posters_s: Collection[
     for seek in (True, False):
         with opened(uri) as (container, stream):
             if seek:
-                _seek(container, stream, wanted_s[0])
+                _seek(container, stream, int((wanted_s[0] + origin_s(container)) / stream.time_base))
             taken = _resize_picked(pick(in_order(_intact_frames(container, stream)), wanted_s), scale, posters_s)
         if not seek or (taken and taken[wanted_s[0]].time_s <= wanted_s[0] + sampling.SAME_TIME_S):
             break
     return taken
 
 
-def _seek_stamp(container: Any, stream: Any, stamp: int) -> None:
+def _seek(container: Any, stream: Any, stamp: int) -> None:
     """To the last key frame up to a presentation time in ticks, if the container can."""
-    if (stamp * stream.time_base) - origin_s(container) <= 1.0:
-        return  # as good as the front
-    try:
-        container.seek(stamp, stream=stream, backward=True)
-    except av.FFmpegError:
-        return
-
-
-def _seek(container: Any, stream: Any, moment_s: float) -> None:
-    """To the last key frame before `moment_s`, if the container can."""
-    if moment_s <= 1.0:
+    if stamp * stream.time_base - origin_s(container) <= 1.0:
         return  # as good as the front, and files without an index need no second try
     try:
-        container.seek(int((moment_s + origin_s(container)) / stream.time_base), stream=stream, backward=True)
+        container.seek(stamp, stream=stream, backward=True)
     except av.FFmpegError:
         return
 

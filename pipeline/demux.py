@@ -129,8 +129,7 @@ def inspect(source: HashedFile, settings: Sampling) -> InspectedVideo:
 def _steps(packets: Packets, windows: Sequence[Window], settings: Sampling) -> Iterator[DecodeSteps | None]:
     """How to decode the windows of each unit."""
     for start in range(0, len(windows), plan.CLIPS_PER_UNIT):
-        part = windows[start : start + plan.CLIPS_PER_UNIT]
-        yield decode_plan.steps(packets.index, part, settings.tolerance_s) if packets.is_plannable else None
+        yield packets.steps(windows[start : start + plan.CLIPS_PER_UNIT], settings.tolerance_s)
 
 
 def frame_times(uri: str) -> sampling.Times:
@@ -155,6 +154,10 @@ class Packets:
     end_s: float
     rotation: int
     is_plannable: bool
+
+    def steps(self, windows: Sequence[Window], tolerance_s: float | None) -> DecodeSteps | None:
+        """How to decode some windows; None where the packets do not tell."""
+        return decode_plan.steps(self.index, windows, tolerance_s) if self.is_plannable else None
 
 
 def _sound_packets(container: Any, stream: Any) -> Packets:

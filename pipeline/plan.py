@@ -11,16 +11,7 @@ from typing import Any
 
 import xxhash
 
-from schemas.records import (
-    Failed,
-    HashedFile,
-    InspectedVideo,
-    Letter,
-    SourceFile,
-    Unit,
-    UnitOutcome,
-    VideoRow,
-)
+from schemas.records import Failed, HashedFile, InspectedVideo, Letter, SourceFile, Unit, UnitOutcome, VideoRow
 
 CLIPS_PER_UNIT = 64
 MAX_ATTEMPTS = 3  # runs that try a file which kills its worker; then it is left alone until its content changes

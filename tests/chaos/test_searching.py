@@ -66,16 +66,21 @@ def searcher(stage: Stage, run: Run) -> Searcher:
     return Searcher(stage, open_space(run.archive))
 
 
-def test_searching_beside_a_run_always_answers_and_shows_whole_videos(
-    stage: Stage, run: Run, searcher: Searcher
-) -> None:
-    assert searcher.ask() == _by_video(stage.before)
+def search_until_done(stage: Stage, run: Run, searcher: Searcher) -> None:
+    """Searches beside a run from its beginning to its end, which is what was to be done."""
     process = runs.start(run)
     while process.is_alive():
         searcher.ask()
     assert process.exitcode == 0
     assert searcher.ask() == _by_video(stage.after)
     assert searcher.wrong == []
+
+
+def test_searching_beside_a_run_always_answers_and_shows_whole_videos(
+    stage: Stage, run: Run, searcher: Searcher
+) -> None:
+    assert searcher.ask() == _by_video(stage.before)
+    search_until_done(stage, run, searcher)
     assert len(searcher.searched) > 2, "the index was made anew while the run worked"
 
 
@@ -85,9 +90,4 @@ def test_searching_a_killed_run_and_the_one_that_completes_it(stage: Stage, run:
     process.kill()
     process.join(30)
     assert searcher.ask() == searcher.ask(), "nobody is at work"
-    process = runs.start(run)
-    while process.is_alive():
-        searcher.ask()
-    assert process.exitcode == 0
-    assert searcher.ask() == _by_video(stage.after)
-    assert searcher.wrong == []
+    search_until_done(stage, run, searcher)

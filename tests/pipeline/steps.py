@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from pipeline import decode, decode_plan, demux, plan, sources
+from pipeline import decode, demux, plan, sources
 from pipeline.settings import Sampling
 from schemas.records import DecodedUnit, HashedFile, InspectedVideo, Unit
 from tests.media import Picture
@@ -34,9 +34,7 @@ def planned(path: Path, sampling: Sampling, first: int = 0) -> Unit:
     video = demux.inspect(source(path), sampling)
     (unit,) = plan.plan_video(video, None, {}, 0, "space").units
     part = unit.windows[first:]
-    packets = demux.read_packets(str(path))
-    steps = decode_plan.steps(packets.index, part, sampling.tolerance_s) if packets.is_plannable else None
-    return replace(unit, windows=part, steps=steps)
+    return replace(unit, windows=part, steps=demux.read_packets(str(path)).steps(part, sampling.tolerance_s))
 
 
 def decoded(path: Path, window_s: float = 1.0, frames: int = 5, stride_s: float | None = None) -> DecodedUnit:

@@ -281,7 +281,7 @@ import faulthandler, json, sys
 from dataclasses import replace
 from pathlib import Path
 from tests.pipeline.steps import SIZE, inspected
-from pipeline import decode, decode_plan, demux, plan
+from pipeline import decode, demux, plan
 from schemas.errors import VideoError
 def ends(units):
     return {(units[0], units[0].windows[0]), (units[-1], units[-1].windows[-1])} if units else ()
@@ -292,12 +292,10 @@ for path in map(Path, json.loads(sys.stdin.readline())):
         units = plan.plan_video(video, None, {}, 0, "space").units
         # The first clip, and the last, which begins with a seek: minutes in between add nothing. By plan, and without.
         packets = demux.read_packets(video.source.file.uri)
-        def planned(window):
-            return decode_plan.steps(packets.index, [window], None) if packets.is_plannable else None
         parts = [
             replace(unit, windows=(window,), steps=steps)
             for unit, window in ends(units)
-            for steps in (planned(window), None)
+            for steps in (packets.steps([window], None), None)
         ]
         clips = [clip for part in parts for clip in decode.decode(part, SIZE).intact_samples]
         outcome = f"ok {len(clips)}" if clips else "no clips and no error"
