@@ -30,6 +30,10 @@ def index(
         Literal["int8", "float16", "none"], typer.Option(help="How prompt contexts are stored, for re-ranking.")
     ] = "int8",
     engine: Annotated[Literal["ray", "local"], typer.Option(help="Ray Data, or a plain loop in one process.")] = "ray",
+    precision: Annotated[
+        Literal["auto", "float32", "bfloat16"],
+        typer.Option(help="What frames are encoded in; bfloat16 where that is faster, unless given."),
+    ] = "auto",
     rehash: Rehash = False,
     trust_mtime: TrustMtime = False,
     keep_gone: KeepGone = False,
@@ -55,6 +59,7 @@ def index(
         context=context,
         engine=engine,
         device="auto",
+        precision=precision,
     )
     policy = Policy(
         rehash=rehash, trust_mtime=trust_mtime, keep_gone=keep_gone, keep_space=keep_space, yes=yes, wait_s=wait

@@ -31,6 +31,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline import interrupts, room, walls
+from pipeline.pools import Machines
 from pipeline.settings import EngineName
 from schemas.errors import EngineError, FootageError, VideoError, first_line
 from schemas.records import BUG, Failed
@@ -59,7 +60,8 @@ class Stage:
     name: str
     work: Callable[[list[Any]], list[Any]]
     batch_size: int = 1  # records per call; only stages of 1 may raise VideoError
-    resident: bool = False  # keep one worker and its state instead of short tasks
+    resident: bool = False  # keep workers and their state instead of short tasks
+    workers: int = 1  # of a resident stage; they are spread over the machines of a cluster
     num_cpus: float = 1.0
     num_gpus: float = 0.0
     deadline_s: Callable[[Any], float] | None = None  # per record, for stages of 1; enforced on Ray only
@@ -153,6 +155,18 @@ def _dataset(stages: list[Stage], plan: Path, scratch: Path) -> Any:
     return dataset
 
 
+def machines(engine: EngineName) -> Machines:
+    """What an engine can use; of Ray, what its cluster has now."""
+    if engine == "local":
+        return Machines(os.cpu_count() or 1)
+    ray = start_ray()
+    has = ray.cluster_resources()
+    nodes = sum(node["Alive"] for node in ray.nodes())
+    if nodes == 1:  # Ray is told of more logical CPUs than a small machine has
+        return Machines(min(int(has["CPU"]), os.cpu_count() or 1), int(has.get("GPU", 0)))
+    return Machines(int(has.get("CPU", 1)), int(has.get("GPU", 0)), nodes)
+
+
 def start_ray() -> Any:
     """Joins the cluster that RAY_ADDRESS names, or starts one on this machine; the library."""
     for name, value in RAY_ENVIRONMENT.items():
@@ -207,13 +221,15 @@ def _no_stderr() -> Iterator[None]:
 
 def _add(ray: Any, dataset: Any, stage: Stage, scratch: Path) -> Any:
     """The dataset with one more stage. Ray calls a worker by the name of what it runs: that of the stage."""
-    common = {"batch_size": stage.batch_size, "num_cpus": stage.num_cpus, "zero_copy_batch": True}
+    common: dict[str, Any] = {"batch_size": stage.batch_size, "num_cpus": stage.num_cpus, "zero_copy_batch": True}
     if stage.num_gpus:
         common["num_gpus"] = stage.num_gpus
     if not stage.resident:
         return dataset.map_batches(_task(stage, scratch), **common, **TASK_OPTIONS)
-    pool = ray.data.ActorPoolStrategy(size=1)
+    pool = ray.data.ActorPoolStrategy(size=stage.workers)
     resident = type(stage.name, (_Resident,), {})
+    if stage.workers > 1:
+        common["scheduling_strategy"] = "SPREAD"
     return dataset.map_batches(resident, fn_constructor_args=(stage, scratch), compute=pool, **common, **ACTOR_OPTIONS)
 
 

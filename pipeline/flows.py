@@ -71,6 +71,10 @@ class IndexReport:
     footage_s: float = 0.0
     wall_s: float = 0.0
     slowest_unit: UnitTime | None = None  # to decode, as a share of its deadline
+    decode_s: float = 0.0  # of all workers together, as embed_s
+    embed_s: float = 0.0
+    encoders: tuple[str, ...] = ()  # how clips were embedded: dtype, device, passes
+    pools: tuple[str, ...] = ()  # how many workers there were, and why
     expected_s: float | None = None  # of a dry run, by `runs.rate`; None before the first run
     asks_for_yes: bool = False  # of a dry run: so much would be retired that the run would refuse
     serves: bool = True  # whether search and tag use this space from now on
@@ -242,7 +246,7 @@ def _execute(found: Survey, held: Lease, scratch: Path, began: float) -> IndexRe
     job.archive.commit_letters(_letters(job, found))
     job.archive.commit_videos(revisions.settled(job, found))
     try:
-        rows, slowest = index_units(job, held, found, scratch)
+        rows, effort = index_units(job, held, found, scratch)
     except interrupts.Stopped:
         _log(job, "stopped", None)
         raise
@@ -262,7 +266,11 @@ def _execute(found: Survey, held: Lease, scratch: Path, began: float) -> IndexRe
         clips=sum(row.clip_count for row in shown),
         footage_s=sum(row.duration_s * row.decoded_fraction for row in shown),
         wall_s=time.perf_counter() - began,
-        slowest_unit=slowest,
+        slowest_unit=effort.slowest,
+        decode_s=effort.decode_s,
+        embed_s=effort.embed_s,
+        encoders=tuple(effort.encoders),
+        pools=tuple(sizes.why for sizes in effort.pools),
         serves=runs.covers(job.archive, job.space.id, job.folders, everywhere=job.policy.whole_archive),
         failures=(
             *_reported(found.failures),

@@ -13,11 +13,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pipeline import deadletter, decode, engine, interrupts, plan, revisions, room
+from pipeline import deadletter, decode, engine, interrupts, plan, pools, revisions, room
 from pipeline.engine import Stage
 from pipeline.lease import Lease
 from pipeline.parts import write_part
 from pipeline.plan import VideoPlan
+from pipeline.pools import Pools
 from pipeline.survey import Job, Progress, Survey, died
 from schemas.records import Failed, HashedFile, Letter, Part, Unit, UnitOutcome, UnitTime, VideoRow
 
@@ -48,11 +49,28 @@ class _Verdict:
     letters: list[Letter]
 
 
-def index_units(job: Job, held: Lease, found: Survey, scratch: Path) -> tuple[list[VideoRow], UnitTime | None]:
-    """Runs all units and commits parts and finished videos; the row of each video and copy, once.
+@dataclass
+class Effort:
+    """What working on units took, of those that came back."""
 
-    Also tells which unit came nearest to its deadline, of those that came back.
-    """
+    decode_s: float = 0.0  # of all workers together
+    embed_s: float = 0.0
+    slowest: UnitTime | None = None  # the unit that came nearest to its deadline
+    encoders: dict[str, None] = field(default_factory=dict)  # how clips were embedded
+    pools: list[Pools] = field(default_factory=list)  # one after the other
+
+    def add(self, parts: list[Part], units: Mapping[str, Unit]) -> None:
+        """Counts some parts in."""
+        for part in parts:
+            self.decode_s += sum(outcome.decode_s for outcome in part.outcomes)
+            self.embed_s += sum(outcome.embed_s for outcome in part.outcomes)
+            self.encoders[part.encoder] = None
+        known = () if self.slowest is None else (self.slowest,)
+        self.slowest = max((*known, *_times(parts, units)), key=lambda time: time.share, default=None)
+
+
+def index_units(job: Job, held: Lease, found: Survey, scratch: Path) -> tuple[list[VideoRow], Effort]:
+    """Runs all units and commits parts and finished videos; the row of each video and copy, once, and the effort."""
     tallies = {
         item.video_id: _Tally(
             item, list(item.done), list(item.left), found.copies.get(item.video.source.fingerprint, ())
@@ -63,18 +81,18 @@ def index_units(job: Job, held: Lease, found: Survey, scratch: Path) -> tuple[li
     units = [unit for item in found.plans for unit in item.todo]
     total_s, done_s = sum(map(_length_s, units)), 0.0
     by_id = {unit.unit_id: unit for unit in units}
-    slowest: UnitTime | None = None
+    effort = Effort()
     unfinished = dict(tallies)  # a video leaves it when its row is committed; what is left at the end was lost
     rows: list[VideoRow] = []
     with interrupts.held() as hold:
-        results = engine.run(_stages(job, units), units, engine=job.settings.engine, scratch=scratch) if units else ()
+        results = _results(job, units, effort, scratch) if units else iter(())
         for batch in _every(COMMIT_EVERY_S, hold.listen(results)):
             held.check()
             parts = [result for result in batch if isinstance(result, Part)]
             job.archive.commit_parts(parts)  # before the rows of the videos they complete: never the other way round
             for unit_id in _account(batch, tallies, owners):
                 done_s += _length_s(by_id[unit_id])
-            slowest = max((*filter(None, [slowest]), *_times(parts, by_id)), key=lambda t: t.share, default=None)
+            effort.add(parts, by_id)
             rows += _commit_finished(job, unfinished)
             job.watch(Progress("index", done_s, total_s))
         if hold.signum is None:  # else the rest is not lost but not done, and the next run's
@@ -86,7 +104,27 @@ def index_units(job: Job, held: Lease, found: Survey, scratch: Path) -> tuple[li
                 f"{len(found.plans) - len(unfinished)} of the {len(found.plans)} videos of this run are in the archive"
             )
             raise interrupts.Stopped(hold.signum, f"stopped: {done}; {interrupts.GO_ON}")
-    return rows, slowest
+    return rows, effort
+
+
+def _results(job: Job, units: list[Unit], effort: Effort, scratch: Path) -> Iterator[Any]:
+    """Parts and failures of units; where GPUs embed many, the pools of most are sized by the first ones."""
+    machines = engine.machines(job.settings.engine)
+    on_gpu = job.settings.device.startswith("cuda")
+    is_probed = on_gpu and job.settings.engine == "ray" and len(units) >= pools.WORTH_PROBING
+    first = units[: pools.PROBE_UNITS] if is_probed else units
+    outcomes: list[UnitOutcome] = []
+    for result in _run(job, first, pools.before_probe() if on_gpu else pools.on_cpus(machines), effort, scratch):
+        outcomes += result.outcomes if isinstance(result, Part) else ()
+        yield result
+    if rest := units[len(first) :]:
+        yield from _run(job, rest, pools.on_gpus(machines, outcomes), effort, scratch)
+
+
+def _run(job: Job, units: list[Unit], sizes: Pools, effort: Effort, scratch: Path) -> Iterator[Any]:
+    """Parts and failures of units, with pools of some sizes."""
+    effort.pools.append(sizes)
+    yield from engine.run(_stages(job, units, sizes), units, engine=job.settings.engine, scratch=scratch)
 
 
 def _length_s(unit: Unit) -> float:
@@ -165,14 +203,14 @@ def _every(seconds: float, results: Iterable[Any]) -> Iterator[list[Any]]:
         yield batch
 
 
-def _stages(job: Job, units: list[Unit]) -> list[Stage]:
+def _stages(job: Job, units: list[Unit], sizes: Pools) -> list[Stage]:
     """Decode, embed, write."""
-    from pipeline.embed import CLIPS_PER_PASS, Embed
+    from pipeline.embed import Embed, clips_per_call
 
-    # Units of short videos share a forward pass; a unit of 64 clips fills several alone.
-    mean_clips = sum(len(unit.windows) for unit in units) / len(units)
-    together = max(1, round(CLIPS_PER_PASS / mean_clips))
     settings = job.settings
+    # Units of short videos share a call; a unit of 64 clips is a call alone.
+    mean_clips = sum(len(unit.windows) for unit in units) / len(units)
+    together = max(1, round(clips_per_call(settings.device, sizes.threads) / mean_clips))
     on_gpu = settings.device.startswith("cuda")
     return [
         Stage(
@@ -184,9 +222,18 @@ def _stages(job: Job, units: list[Unit]) -> list[Stage]:
         ),
         Stage(
             name="embed",
-            work=Embed(settings.model, settings.context, settings.device, settings.frames, settings.image_size),
+            work=Embed(
+                settings.model,
+                settings.context,
+                settings.device,
+                settings.frames,
+                settings.image_size,
+                settings.precision,
+                sizes.threads,
+            ),
             batch_size=together,
             resident=True,
+            workers=sizes.embedders,
             num_cpus=0.5,  # with the writer's half, one logical CPU of four: the rest decode
             num_gpus=1.0 if on_gpu else 0.0,
         ),

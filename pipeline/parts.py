@@ -135,4 +135,4 @@ def write_part(units: list[EmbeddedUnit], folder: str | AnyPath) -> list[Part]:
         )
         for unit in units
     )
-    return [Part(path, file.stat().st_size, table.num_rows, space, outcomes)]
+    return [Part(path, file.stat().st_size, table.num_rows, space, outcomes, units[0].encoder)]

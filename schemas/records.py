@@ -124,6 +124,7 @@ class EmbeddedUnit:
     intact_samples: tuple[int, ...]
     decode_s: float
     embed_s: float
+    encoder: str = ""  # how it was embedded, for the run's row
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +148,7 @@ class Part:
     row_count: int
     space: str
     outcomes: tuple[UnitOutcome, ...]
+    encoder: str = ""  # how it was embedded, for the run's row
 
 
 @dataclass(frozen=True, slots=True)

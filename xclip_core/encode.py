@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from schemas.errors import ShapeError
+from xclip_core.config import ModelConfig
 from xclip_core.model import XClip
 from xclip_core.openclip import FrameMean
 from xclip_core.preprocess import normalise
@@ -20,19 +21,24 @@ from xclip_core.tokenise import tokenise
 Encoder = XClip | FrameMean
 
 
+def check_frames(config: ModelConfig, frames_BTHWC: Tensor) -> None:
+    """Raises ShapeError unless frames are B x T x S x S x 3, uint8, of the model's T and S."""
+    T, S = config.frames, config.image_size
+    if frames_BTHWC.dtype != torch.uint8 or frames_BTHWC.ndim != 5 or frames_BTHWC.shape[1:] != (T, S, S, 3):
+        raise ShapeError(
+            f"frames are {frames_BTHWC.dtype} of shape {tuple(frames_BTHWC.shape)}; this model takes uint8 RGB "
+            f"(clips, {T} frames, {S}, {S}, 3): sample {T} frames per clip and use preprocess.resize_and_crop"
+        )
+
+
 @torch.inference_mode()
 def encode_video_with_context(model: Encoder, frames_BTHWC: Tensor) -> tuple[Tensor, Tensor]:
     """Clips to unit vectors B x E and their prompt contexts B x N x E, both float32 on the model's device.
 
     `frames_BTHWC` is B x T x S x S x 3, uint8, RGB. Raises ShapeError for anything else.
     """
-    T, S = model.config.frames, model.config.image_size
-    if frames_BTHWC.dtype != torch.uint8 or frames_BTHWC.ndim != 5 or frames_BTHWC.shape[1:] != (T, S, S, 3):
-        raise ShapeError(
-            f"frames are {frames_BTHWC.dtype} of shape {tuple(frames_BTHWC.shape)}; this model takes uint8 RGB "
-            f"(clips, {T} frames, {S}, {S}, 3): sample {T} frames per clip and use preprocess.resize_and_crop"
-        )
     config = model.config
+    check_frames(config, frames_BTHWC)
     pixels_BTCHW = normalise(frames_BTHWC.to(model.device), model.dtype, mean=config.mean, std=config.std)
     video_BE, context_BNE = model.video(pixels_BTCHW)
     return F.normalize(video_BE.float(), dim=-1), context_BNE.float()

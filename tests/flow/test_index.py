@@ -239,6 +239,8 @@ def test_the_run_is_written_down(indexed: tuple[Path, IndexReport]) -> None:
         **asdict(report),
         "failures": [asdict(failure) for failure in report.failures],
         "notes": [],
+        "encoders": list(report.encoders),
+        "pools": list(report.pools),
     }
     assert finished["settings"]["space"]["sampling"]["window_s"] == 2
     assert {"python", "torch", "av", "ray"} <= finished["versions"].keys()

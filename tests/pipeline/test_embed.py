@@ -36,7 +36,7 @@ def units() -> list[DecodedUnit]:
 
 @pytest.fixture(scope="module")
 def stage(tiny_weights: Path) -> Embed:
-    return Embed(str(tiny_weights), "float16")
+    return Embed(str(tiny_weights), "float16", precision="float32", threads=2)
 
 
 def test_vectors_and_contexts_are_those_of_the_model(stage: Embed, units: list[DecodedUnit], tiny_model: XClip) -> None:
@@ -62,15 +62,66 @@ def test_everything_else_goes_through_in_order(stage: Embed, units: list[Decoded
     assert all(each.embed_s > 0 for each in made)
 
 
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("clips_per_pass", [1, 4, 100])
-def test_neighbours_and_pass_size_do_not_change_a_vector(
-    clips_per_pass: int, stage: Embed, units: list[DecodedUnit], monkeypatch: pytest.MonkeyPatch
+def test_neighbours_pass_size_and_threads_change_no_bit(
+    clips_per_pass: int, precision, tiny_weights: Path, units: list[DecodedUnit], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    together = stage(units)
+    together = Embed(str(tiny_weights), "float16", precision=precision, threads=3)(units)
     monkeypatch.setattr(embed, "CLIPS_PER_PASS", clips_per_pass)
+    stage = Embed(str(tiny_weights), "float16", precision=precision)
     alone = [made for unit in units for made in stage([unit])]
     for one, other in zip(alone, together, strict=True):
-        np.testing.assert_allclose(one.embedding_NE, other.embedding_NE, atol=FLOAT16_STEP)
+        np.testing.assert_array_equal(one.embedding_NE, other.embedding_NE)
+        assert one.contexts == other.contexts
+
+
+def test_a_unit_says_how_it_was_embedded(tiny_weights: Path, units: list[DecodedUnit]) -> None:
+    (made,) = Embed(str(tiny_weights), "none", precision="bfloat16", threads=2)(units[:1])
+    assert made.encoder == "bfloat16 on cpu, 2 threads"
+
+
+@pytest.mark.parametrize(
+    ("count", "threads", "sizes"),
+    [(1, 4, [1]), (11, 2, [6, 5]), (64, 2, [16] * 4), (33, 2, [9, 8, 8, 8]), (3, 4, [1, 1, 1]), (17, 1, [9, 8])],
+)
+def test_clips_are_shared_out_evenly(count, threads, sizes) -> None:
+    seen = []
+    passes = embed.OnCpu(lambda frames: seen.append(len(frames)), threads, most=16)
+    list(passes(torch.zeros(count, 1)))
+    assert sorted(seen, reverse=True) == sizes
+
+
+@pytest.mark.parametrize(
+    ("speeds", "expected"),
+    [
+        ({8: 100, 16: 180, 32: 200, 64: 204, 128: 900}, 32),  # the next doubling no longer pays
+        ({8: 100, 16: 0}, 8),  # does not fit into memory
+        ({size: float(size) for size in (8, 16, 32, 64, 128, 256, 512)}, 512),
+    ],
+)
+def test_passes_grow_while_that_pays(speeds, expected) -> None:
+    assert embed.best_size(speeds.__getitem__, embed.CUDA_PASSES) == expected
+
+
+@pytest.mark.gpu
+def test_on_cuda_neighbours_and_too_little_memory_change_no_vector(tiny_weights: Path, units) -> None:
+    stage = Embed(str(tiny_weights), "float16", device="cuda")
+    together = stage(units)
+    encode, failed = stage.encode.encoder, []
+
+    def greedy(frames):
+        if len(frames) > 4:
+            failed.append(len(frames))
+            raise torch.OutOfMemoryError
+        return encode(frames)
+
+    stage.encode.encoder = greedy
+    again = stage(units)
+    assert failed
+    assert stage.encode.size <= 4
+    for one, other in zip(again, together, strict=True):
+        np.testing.assert_allclose(one.embedding_NE, other.embedding_NE, atol=2 * FLOAT16_STEP)
 
 
 @pytest.mark.parametrize(("code", "size_bytes"), [("int8", 9 * (128 + 4)), ("float16", 2 * 9 * 128), ("none", 0)])

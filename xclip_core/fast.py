@@ -1,0 +1,173 @@
+"""The video side of X-CLIP for bulk work: the same function, its weights laid out for speed, in float32 or bfloat16.
+
+What differs from `frames.FrameEncoder`, each measured in `benchmarks/encode.py`:
+patches are cut from uint8 frames and multiplied once, with mean and standard deviation folded into that matrix; query,
+key and value are one product; QuickGELU is SiLU, with its 1.702 folded into the matrices round it. Layer norms compute
+in float32 whatever the dtype, and what comes after the frames (integration, context) is the model's own, in float32.
+
+Whether neighbours change the last bits of a vector is up to the libraries that multiply: oneDNN adds up bfloat16 in one
+order however many rows there are (tested), MKL does not with float32. See `pipeline.embed` for what is made of that.
+"""
+
+# B clips, T frames, S pixels, P pixels of a patch, N patches, L = N + 1 tokens, D width, E joint dimension
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from xclip_core.blocks import Attention, Mlp, attend
+from xclip_core.config import HEAD_WIDTH, XClipConfig
+from xclip_core.encode import Encoder, check_frames, encode_video_with_context
+from xclip_core.frames import CrossFrameBlock, FrameEncoder
+from xclip_core.model import XClip
+
+GELU_SLOPE = 1.702  # x * sigmoid(1.702 x) = silu(1.702 x) / 1.702
+# Subtracted from pixels: whole numbers up to 255 are exact in bfloat16 either way, but sums of smaller ones round less.
+GREY = 128
+# Up to so many tokens a CPU is quicker with two plain products than with torch's fused attention (9 ms against 15 ms
+# for 64 frames of 51 tokens, 12 heads, bfloat16); beyond it the scores would not stay in the cache.
+SHORT_TOKENS = 64
+# bfloat16 must be so much faster than float32: 2.1 here with AVX512-BF16; without such instructions it is slower.
+WORTH_IT = 1.25
+
+
+def _attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """`blocks.attend`, q (*any, Q, D), k and v (*any, M, D), to (*any, Q, D)."""
+    if q.device.type != "cpu" or k.shape[-2] > SHORT_TOKENS:
+        return attend(q, k, v)
+    q, k, v = (torch.unflatten(x, -1, (-1, HEAD_WIDTH)).transpose(-3, -2) for x in (q, k, v))  # *any x H x tokens x h
+    weights = torch.softmax(q @ k.transpose(-1, -2) * HEAD_WIDTH**-0.5, dim=-1)
+    return (weights @ v).transpose(-3, -2).flatten(-2)
+
+
+class FastAttention(nn.Module):
+    """`blocks.Attention` of a sequence to itself, as one product in and one out."""
+
+    def __init__(self, own: Attention) -> None:
+        super().__init__()
+        self.weight, self.bias, self.out_proj = own.in_proj_weight, own.in_proj_bias, own.out_proj
+
+    def forward(self, x: Tensor, queries: int) -> Tensor:
+        """(*any, M, D) to (*any, queries, D): what the first tokens read from all of them."""
+        q, k, v = F.linear(x, self.weight, self.bias).chunk(3, dim=-1)
+        out: Tensor = self.out_proj(_attend(q[..., :queries, :], k, v))
+        return out
+
+
+class FastMlp(nn.Module):
+    """`blocks.Mlp` with SiLU for QuickGELU."""
+
+    def __init__(self, own: Mlp) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(own.c_fc.weight * GELU_SLOPE)
+        self.bias = nn.Parameter(own.c_fc.bias * GELU_SLOPE)
+        self.weight_out = nn.Parameter(own.c_proj.weight / GELU_SLOPE)
+        self.bias_out = own.c_proj.bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(*any, D) to (*any, D)."""
+        hidden = F.silu(F.linear(x, self.weight, self.bias), inplace=True)
+        return F.linear(hidden, self.weight_out, self.bias_out)
+
+
+class FastBlock(nn.Module):
+    """`frames.CrossFrameBlock`."""
+
+    def __init__(self, own: CrossFrameBlock) -> None:
+        super().__init__()
+        self.message_fc, self.message_ln = own.message_fc, own.message_ln
+        self.message_attn, self.attn = FastAttention(own.message_attn), FastAttention(own.attn)
+        self.ln_1, self.ln_2, self.mlp = own.ln_1, own.ln_2, FastMlp(own.mlp)
+
+    def forward(self, x_BTLD: Tensor) -> Tensor:
+        """Tokens B x T x L x D of whole clips, to the same shape; the input is overwritten."""
+        T, L = x_BTLD.shape[1:3]
+        message_BTD = self.message_fc(x_BTLD[:, :, 0])
+        message_BTD = message_BTD + self.message_attn(self.message_ln(message_BTD), T)
+        source = self.ln_1(torch.cat([x_BTLD, message_BTD.unsqueeze(2)], dim=2))  # B x T x (L + 1) x D
+        x_BTLD = x_BTLD.add_(self.attn(source, L))
+        return x_BTLD.add_(self.mlp(self.ln_2(x_BTLD)))
+
+
+class FastFrames(nn.Module):
+    """`frames.FrameEncoder` from uint8 frames."""
+
+    def __init__(self, own: FrameEncoder, config: XClipConfig) -> None:
+        super().__init__()
+        self.config = config
+        mean_C, std_C = (own.proj.new_tensor(x, dtype=torch.float64) for x in (config.mean, config.std))
+        weight_DPPC = own.conv1.weight.double().permute(0, 2, 3, 1) / std_C
+        grey_D = -(weight_DPPC * (mean_C - GREY)).sum(dim=(1, 2, 3))  # what a patch of GREY gives
+        places_LD = own.positional_embedding.double()
+        self.patch_weight = nn.Parameter(weight_DPPC.flatten(1).to(own.proj.dtype))
+        self.place_ND = nn.Parameter((places_LD[1:] + grey_D).to(own.proj.dtype))
+        self.class_D = nn.Parameter((places_LD[0] + own.class_embedding.double()).to(own.proj.dtype))
+        self.ln_pre, self.ln_post, self.proj = own.ln_pre, own.ln_post, own.proj
+        self.blocks = nn.ModuleList(FastBlock(cast(CrossFrameBlock, block)) for block in own.transformer.resblocks)
+
+    def forward(self, frames_BTHWC: Tensor) -> tuple[Tensor, Tensor]:
+        """Frames B x T x S x S x 3, uint8 RGB, to frame vectors B x T x E and patch tokens B x T x N x D."""
+        x_BTLD = self.ln_pre(self.tokens(frames_BTHWC))
+        for block in self.blocks:
+            x_BTLD = block(x_BTLD)
+        return self.ln_post(x_BTLD[:, :, 0]) @ self.proj, x_BTLD[:, :, 1:]
+
+    def tokens(self, frames_BTHWC: Tensor) -> Tensor:
+        """The class token and one token per patch of each frame, with their places: B x T x L x D."""
+        B, T, S = frames_BTHWC.shape[:3]
+        P, side = self.config.patch_size, S // self.config.patch_size
+        grid = frames_BTHWC.view(B, T, side, P, side, 3 * P).transpose(3, 4)  # B x T x side x side x P x 3P
+        pixels_BTNK = grid.to(self.proj.dtype).reshape(B, T, side * side, 3 * P * P).sub_(GREY)
+        patch_BTND = F.linear(pixels_BTNK, self.patch_weight).add_(self.place_ND)
+        return torch.cat([self.class_D.expand(B, T, 1, -1), patch_BTND], dim=2)
+
+
+class FastVideo(nn.Module):
+    """`encode_video_with_context` of an X-CLIP model. The model given is taken over and of no use afterwards."""
+
+    def __init__(self, model: XClip, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.config = model.config
+        self.visual = FastFrames(model.visual, model.config).to(dtype)
+        del model.visual, model.text_encoder, model.prompts_generator
+        self.rest = model.float()
+
+    @torch.inference_mode()
+    def forward(self, frames_BTHWC: Tensor) -> tuple[Tensor, Tensor]:
+        """Frames B x T x S x S x 3, uint8 RGB, on the model's device, to unit B x E and contexts B x N x E, float32.
+
+        Raises ShapeError for anything else.
+        """
+        check_frames(self.config, frames_BTHWC)
+        video_BE, context_BNE = self.rest.integrate(*(x.float() for x in self.visual(frames_BTHWC.contiguous())))
+        return F.normalize(video_BE, dim=-1), context_BNE
+
+
+def fast_video(model: Encoder, dtype: torch.dtype) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+    """The quickest way from uint8 frames to vectors and contexts that there is for a model, which it takes over.
+
+    An encoder of open_clip's goes through its own code in float32, whatever `dtype`: its towers are of many kinds.
+    """
+    if isinstance(model, XClip):
+        return FastVideo(model, dtype)
+    return lambda frames_BTHWC: encode_video_with_context(model, frames_BTHWC.to(model.device))
+
+
+def faster_dtype(device: str) -> torch.dtype:
+    """bfloat16 where a product the size of a layer's is quicker in it on this device, else float32; takes 50 ms."""
+    plain, short = (min(_product_s(device, dtype) for _ in range(5)) for dtype in (torch.float32, torch.bfloat16))
+    return torch.bfloat16 if plain > WORTH_IT * short else torch.float32
+
+
+def _product_s(device: str, dtype: torch.dtype) -> float:
+    """Seconds that a product takes, on one thread of a CPU."""
+    x, weight = (torch.ones(rows, 768, device=device, dtype=dtype) for rows in (256, 768))
+    began = time.perf_counter()
+    F.linear(x, weight).sum().item()  # the number is waited for
+    return time.perf_counter() - began
