@@ -21,6 +21,7 @@ from typing import Any
 import av
 import numpy as np
 from av.video.reformatter import Interpolation, VideoReformatter
+from numpy.typing import NDArray
 
 from pipeline import demux, samples, sampling
 from pipeline.damage import Damage
@@ -29,9 +30,11 @@ from pipeline.picking import Shot, in_order, pick
 from pipeline.samples import Picture, Sample, middle
 from pipeline.thumbnails import thumbnail_shape, to_webp
 from schemas.errors import UndecodableVideo
-from schemas.records import DecodedUnit, DecodeSteps, Unit
+from schemas.records import DecodeCost, DecodedUnit, DecodeSteps, Unit
 from xclip_core.geometry import crop_offset, resized_shape, scaled_shape, squeezed
 
+CALIBRATION_S = 0.3
+SCALED_OF = 4  # of so many packets one is scaled in a calibration
 NOTHING_INTACT = "no intact frame could be decoded where the file says there are some"
 
 
@@ -233,6 +236,47 @@ def _resize_picked(
         poster = resizer.thumbnail(shot.frame) if wanted in posters_s else b""
         taken[wanted] = Sample(shot.time_s, last[1], poster)
     return taken
+
+
+def calibrate(uri: str, image_size: int) -> DecodeCost:
+    """What decoding takes here, by the first frames of a video: a line through the CPU times of its packets.
+
+    Takes CALIBRATION_S or so. Raises UndecodableVideo where no frame comes out.
+    """
+    sizes: list[int] = []
+    times_s: list[float] = []
+    scaled_s: list[float] = []
+    resizer = _Resizer()
+    with opened(uri) as (container, stream):
+        for packet in each_packet(container, stream):
+            began = time.thread_time()
+            frames = packet.decode()
+            times_s.append(time.thread_time() - began)
+            sizes.append(packet.size)
+            for frame in frames[: len(times_s) % SCALED_OF == 0]:
+                began = time.thread_time()
+                resizer.model_input(frame, image_size)
+                scaled_s.append(time.thread_time() - began)
+            if sum(times_s) + sum(scaled_s) > CALIBRATION_S:
+                break
+        began = time.thread_time()
+        stream.codec_context.flush_buffers()
+        restart_s = time.thread_time() - began
+        pixels, codec = stream.codec_context.width * stream.codec_context.height, stream.codec_context.name
+    if not scaled_s:
+        raise UndecodableVideo(NOTHING_INTACT)
+    frame_s, byte_s = fitted(np.array(sizes), np.array(times_s))
+    return DecodeCost(codec, frame_s / pixels * 1e6, byte_s, restart_s, float(np.median(scaled_s)))
+
+
+def fitted(size_n: NDArray[np.int64], time_n: NDArray[np.float64]) -> tuple[float, float]:
+    """Seconds per packet and per byte that explain the times of n packets best; neither is negative."""
+    slope, start = np.polyfit(size_n, time_n, 1) if np.ptp(size_n) else (0.0, time_n.mean())
+    if slope < 0:
+        return float(time_n.mean()), 0.0
+    if start < 0:
+        return 0.0, float(time_n @ size_n / (size_n @ size_n))
+    return float(start), float(slope)
 
 
 def library_versions() -> dict[str, str]:

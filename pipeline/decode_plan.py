@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from pipeline import sampling
 from pipeline.sampling import SAME_TIME_S, Times
-from schemas.records import DecodeSteps, Window
+from schemas.records import DecodeCost, DecodeSteps, Window
 
 Numbers = NDArray[np.int64]
 Flags = NDArray[np.bool_]
@@ -61,6 +61,19 @@ class CostModel:
     frame_s: float = 1.0
     byte_s: float = 0.0
     restart_s: float = 0.0  # to empty the decoder and begin at another key frame
+    scale_s: float = 0.0  # of each frame that is taken
+
+    @classmethod
+    def measured(cls, cost: DecodeCost | None, width: int, height: int) -> CostModel:
+        """What was measured of a codec, for frames of a size; the default where nothing was."""
+        if cost is None:
+            return PER_FRAME
+        return cls(
+            frame_s=cost.megapixel_s * width * height / 1e6,
+            byte_s=cost.byte_s,
+            restart_s=cost.restart_s,
+            scale_s=cost.scale_s,
+        )
 
     def of(self, size_n: Numbers) -> Costs:
         """Seconds for each of n packets by their sizes in bytes."""
@@ -202,12 +215,15 @@ def _written(way: _Way, costs: _Costs) -> DecodePlan:
     return DecodePlan(np.flatnonzero(is_fed), restarts, np.array(chosen[::-1], dtype=np.int64), cost_s)
 
 
-def steps(index: PacketIndex, windows: Sequence[Window], tolerance_s: float | None) -> DecodeSteps | None:
+def steps(
+    index: PacketIndex, windows: Sequence[Window], tolerance_s: float | None, model: CostModel = PER_FRAME
+) -> DecodeSteps | None:
     """The plan for some windows of a stream in the form that travels; None where nothing can be planned."""
     if not index.is_plain:
         return None
-    found = plan(index, *sampling.moments(windows, tolerance_s))
+    found = plan(index, *sampling.moments(windows, tolerance_s), model)
     feed, restarts, shows = (
         index.stamp_n[n].astype("<i8").tobytes() for n in (found.feed, found.restarts, found.chosen_m)
     )
-    return DecodeSteps(feed, restarts, shows, found.cost_s)
+    cost_s = found.cost_s + model.scale_s * len(np.unique(found.chosen_m))
+    return DecodeSteps(feed, restarts, shows, cost_s, int(found.feed[-1] - found.feed[0]) + 1)

@@ -71,7 +71,33 @@ class DecodeSteps:
     feed: bytes  # in the order of the file
     restarts: bytes  # those of them before which the decoder is emptied
     shows: bytes  # for each moment, ascending, the frame that shows it
-    cost: float  # frames to decode, weighed by a cost model
+    cost: float  # of decoding and scaling: seconds by a calibrated cost model, frames by the default one
+    span: int = 0  # packets from the first fed to the last, as one pass would decode them
+
+
+@dataclass(frozen=True, slots=True)
+class DecodeCost:
+    """What decoding a codec's frames takes on one core of this machine, as measured by a short probe."""
+
+    codec: str
+    megapixel_s: float  # of a frame, whatever is in it
+    byte_s: float  # of its packet
+    restart_s: float  # to empty the decoder
+    scale_s: float  # of a frame that is taken
+
+
+@dataclass(frozen=True, slots=True)
+class UnitExplained:
+    """How a unit was decoded, or is to be, and what that took."""
+
+    uri: str
+    start_s: float
+    codec: str
+    fed: int | None  # packets; None: one pass over everything, since the packets do not tell
+    span: int | None  # packets that one pass would have fed
+    restarts: int
+    predicted_s: float | None  # None: the codec was not probed
+    decode_s: float | None  # None: not decoded
 
 
 @dataclass(frozen=True, slots=True)
