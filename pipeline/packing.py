@@ -12,7 +12,7 @@ that neither a damaged row nor that of another video is ever believed.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 import pyarrow as pa
@@ -26,10 +26,7 @@ from schemas.records import DecodeSteps, PackedPackets, Window
 FORMAT = 1  # of the binary: what is of another is not read
 WIDTHS = (1, 2, 4, 8)  # bytes of a number
 LEVEL = 9
-DIGEST_BYTES = 8
-# A checksum, and unpacked a time and two widths, and for each packet two numbers of eight bytes and two bits.
-ROOM_BYTES = 64
-ROOM_PER_PACKET_BYTES = 17
+WORD_BYTES = 8  # of the checksum, and of the length of what is compressed
 
 
 class DamagedPackets(ValueError):
@@ -89,17 +86,14 @@ def pack(packets: Packets, fingerprint: str) -> PackedPackets:
         packet_count=len(found.stamp_n),
         packets=b"",
     )
-    head = _digest(packed, fingerprint, unpacked) + len(unpacked).to_bytes(8, "little")
-    content: bytes = pa.Codec("zstd", LEVEL).compress(unpacked, asbytes=True)
-    return PackedPackets(**{**asdict(packed), "packets": head + content})
+    compressed = pa.Codec("zstd", LEVEL).compress(unpacked, asbytes=True)
+    content = len(unpacked).to_bytes(WORD_BYTES, "little") + compressed
+    return replace(packed, packets=_digest(packed, fingerprint, content) + content)
 
 
 def unpack(row: PackedPackets, fingerprint: str) -> Packets:
     """The packets of a content that were packed. Raises DamagedPackets where the row is not that."""
-    digest, unpacked = row.packets[:DIGEST_BYTES], _unpacked(row)
-    if digest != _digest(row, fingerprint, unpacked):
-        raise DamagedPackets(f"packets of {fingerprint} do not have their checksum")
-    n, flag_bytes = row.packet_count, -(-row.packet_count // 8)
+    unpacked, n, flag_bytes = _unpacked(row, fingerprint), row.packet_count, -(-row.packet_count // 8)
     first, rest = np.frombuffer(unpacked[:8], "<i8"), unpacked[8:]
     steps, rest = _widened(rest, n - 1)
     size_n, rest = _widened(rest, n)
@@ -113,24 +107,21 @@ def unpack(row: PackedPackets, fingerprint: str) -> Packets:
     )
 
 
-def _unpacked(row: PackedPackets) -> bytes:
-    """The columns; a row that asks for more room than so many packets can take is damaged."""
-    size_bytes = int.from_bytes(row.packets[DIGEST_BYTES : DIGEST_BYTES + 8], "little")
-    if row.packet_count < 1 or size_bytes > ROOM_BYTES + ROOM_PER_PACKET_BYTES * row.packet_count:
-        raise DamagedPackets(f"{row.packet_count} packets in {size_bytes} bytes")
-    try:
-        content: bytes = pa.Codec("zstd").decompress(row.packets[DIGEST_BYTES + 8 :], size_bytes, asbytes=True)
-    except (OSError, pa.ArrowException) as error:
-        raise DamagedPackets(f"packets do not decompress: {error}") from error
-    return content
+def _unpacked(row: PackedPackets, fingerprint: str) -> bytes:
+    """The columns; nothing is decompressed that does not have its checksum."""
+    digest, content = row.packets[:WORD_BYTES], row.packets[WORD_BYTES:]
+    if digest != _digest(row, fingerprint, content):
+        raise DamagedPackets(f"packets of {fingerprint} do not have their checksum")
+    size_bytes = int.from_bytes(content[:WORD_BYTES], "little")
+    unpacked: bytes = pa.Codec("zstd").decompress(content[WORD_BYTES:], size_bytes, asbytes=True)
+    return unpacked
 
 
-def _digest(row: PackedPackets, fingerprint: str, unpacked: bytes) -> bytes:
-    """A checksum over a row and whose it is."""
-    fields = asdict(row)
-    del fields["packets"]
+def _digest(row: PackedPackets, fingerprint: str, content: bytes) -> bytes:
+    """A checksum over a row, with what `packets` has after it, and whose it is."""
+    fields = asdict(replace(row, packets=b""))
     said = "\x1f".join(map(repr, [FORMAT, fingerprint, *fields.values()]))
-    return xxhash.xxh3_64_digest(said.encode() + unpacked)
+    return xxhash.xxh3_64_digest(said.encode() + content)
 
 
 def _narrow(numbers: Numbers) -> bytes:

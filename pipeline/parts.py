@@ -26,6 +26,7 @@ from schemas.records import EmbeddedUnit, Part, UnitOutcome
 # The columns that compress by splitting floats into byte planes (902 bytes per 512-d vector).
 SPLIT_COLUMNS = ["embedding.list.element"]
 REPEATED_COLUMNS = ["unit_id", "video_id", *("uri", "fingerprint", "codec", "status")]  # the last four: of exports
+REPEATED_WITH_PACKETS = ["decoder", "codec"]
 ROWS_PER_GROUP = 2048  # with an int8 context of 25 kB a clip, 50 MB: what a merge and a scan hold at a time
 PACKETS_PER_GROUP = 64  # videos: what a worker reads for a lot of them
 ROWS_PER_BATCH = 512
@@ -48,10 +49,11 @@ def file_schema(name: str) -> pa.Schema:
 
 def options(schema: pa.Schema) -> dict[str, Any]:
     """How files of a schema are encoded."""
-    has_vectors = "embedding" in schema.names
+    has_vectors, has_packets = ("embedding" in schema.names), ("packets" in schema.names)
+    repeated = REPEATED_WITH_PACKETS if has_packets else [name for name in REPEATED_COLUMNS if name in schema.names]
     return {
         "compression": "zstd",
-        "use_dictionary": [name for name in REPEATED_COLUMNS if name in schema.names] if has_vectors else True,
+        "use_dictionary": repeated if has_vectors or has_packets else True,
         "column_encoding": dict.fromkeys(SPLIT_COLUMNS, "BYTE_STREAM_SPLIT") if has_vectors else None,
         "write_page_checksum": True,
     }
