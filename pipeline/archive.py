@@ -1,4 +1,4 @@
-"""The archive: five Delta tables in a folder, on a disk or in an object store.
+"""The archive: six Delta tables in a folder, on a disk or in an object store.
 
 `delta_log` works on the log of the tables itself, `lease` says who may write.
 
@@ -32,13 +32,14 @@ from pipeline.keys import Keys
 from pipeline.stores import AnyPath
 from schemas import tables
 from schemas.errors import ArchiveError, LeaseLost, first_line
-from schemas.records import Letter, Part, Place, UnitOutcome, VideoRow
+from schemas.records import Letter, PacketsPart, Part, Place, UnitOutcome, VideoRow
 
 SHOWN = ("ok", "partial")
 CURRENT = ["video_id", "revision", "indexed_at", "uri"]  # what tells which row is current
 # By this name Delta keeps the highest term of a lease that wrote a table; see pipeline/lease.py.
 WRITER = "footage-index"
-FENCED = ("clips", "videos", "failures")
+FENCED = ("clips", "videos", "failures", "packets")
+LATER = ("failures", "packets")  # tables that archives of earlier schema versions lack
 
 
 class Archive:
@@ -57,7 +58,8 @@ class Archive:
         """The archive at `folder`, made if it is not there. Refuses a folder that holds something else."""
         archive = cls(folder)
         if archive.exists():
-            archive._create_table("failures")  # one of schema version 1 has none
+            for name in LATER:
+                archive._create_table(name)
             return archive
         if archive.folder.is_file() or not _is_begun(archive.folder):
             raise ArchiveError(f"{archive.folder} is not an archive and not an empty folder; name another place")
@@ -79,7 +81,7 @@ class Archive:
         return self.has_table("videos")
 
     def has_table(self, name: str) -> bool:
-        """Whether a table is there: one of schema version 1 has no `failures`."""
+        """Whether a table is there: those in `LATER` may not be."""
         return DeltaTable.is_deltatable(self._path(name), self._options)
 
     def _path(self, name: str) -> str:
@@ -141,11 +143,10 @@ class Archive:
         needed = [*CURRENT, *(name for name in columns if name not in CURRENT)] if columns is not None else None
         return current_rows(self._read("videos", needed, space=space))
 
-    def video_batches(self, space: str, columns: list[str]) -> Iterator[pa.RecordBatch]:
-        """All rows of a space, current or not, a batch at a time: for archives that are too large to hold."""
-        yield from self._dataset("videos").to_batches(
-            columns=columns, filter=pc.field("space") == space, **parts.STREAM
-        )
+    def video_batches(self, space: str | None, columns: list[str]) -> Iterator[pa.RecordBatch]:
+        """All rows of a space (None: of all), current or not, a batch at a time: for archives too large to hold."""
+        wanted = None if space is None else pc.field("space") == space
+        yield from self._dataset("videos").to_batches(columns=columns, filter=wanted, **parts.STREAM)
 
     def rows_of(self, space: str, video_ids: list[str]) -> dict[str, VideoRow]:
         """The current rows of the named videos, by video_id."""
@@ -225,7 +226,7 @@ class Archive:
 
     def fence(self) -> None:
         """Makes this term the lowest that may write: whoever held the lease before is shut out of every table."""
-        for name in filter(self.has_table, FENCED):  # version 1 had less
+        for name in filter(self.has_table, FENCED):  # earlier versions had less
             try:
                 self._transact(name, [])
             except CommitFailedError:  # who held the lease before committed in this very instant: once more, behind it
@@ -235,21 +236,16 @@ class Archive:
 
     def commit_parts(self, parts: Iterable[Part]) -> None:
         """Adds written parts to the clips table in one transaction."""
-        now_ms = int(time.time() * 1000)
-        actions: list[AddAction | RemoveAction] = [
-            AddAction(
-                part.path,
-                part.size_bytes,
-                {"space": part.space},
-                now_ms,
-                data_change=True,
-                # Delta's own writer would collect minima and maxima; over hashes and vectors they prune nothing.
-                stats=json.dumps({"numRecords": part.row_count}),
-            )
-            for part in parts
-        ]
+        self._add("clips", [_addition(part, {"space": part.space}) for part in parts])
+
+    def commit_packets(self, parts: Iterable[PacketsPart]) -> None:
+        """Adds written parts to the packets table in one transaction."""
+        self._add("packets", [_addition(part, {}) for part in parts])
+
+    def _add(self, name: str, actions: list[AddAction | RemoveAction]) -> None:
+        """Adds files to a table; none makes no transaction."""
         if actions:
-            self._transact("clips", actions)
+            self._transact(name, actions)
 
     def _transact(self, name: str, actions: list[AddAction | RemoveAction]) -> None:
         table = self.table(name)
@@ -367,6 +363,19 @@ class Archive:
         for path, size_bytes in stores.sizes(self.folder).items():
             found[path.partition("/")[0]] += size_bytes
         return dict(sorted(found.items()))
+
+
+def _addition(part: Part | PacketsPart, partition: dict[str, str | None]) -> AddAction:
+    """What puts a written part into a table."""
+    return AddAction(
+        part.path,
+        part.size_bytes,
+        partition,
+        int(time.time() * 1000),
+        data_change=True,
+        # Delta's own writer would collect minima and maxima; over hashes and vectors they prune nothing.
+        stats=json.dumps({"numRecords": part.row_count}),
+    )
 
 
 def _is_begun(folder: AnyPath) -> bool:

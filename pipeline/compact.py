@@ -22,7 +22,7 @@ from pipeline.runs import retired, serving_run
 from schemas.errors import ArchiveError, InputError
 
 # Rows of `videos` go before their clips: without the one, the other is hidden; the other way round it would be lost.
-ORDER = ("videos", "clips", "tags", "runs", "failures")
+ORDER = ("videos", "clips", "tags", "runs", "failures", "packets")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -92,7 +92,7 @@ def _letter(job: Job, uri: str, source: HashedFile, failed: Failed, unit: Unit |
         first_seen=before.first_seen if before and again else now,
         last_seen=now,
         run_id=job.run_id,
-        decoder=", ".join(f"{name} {version}" for name, version in decode.library_versions().items()),
+        decoder=decode.decoder(),
         state="open",
     )
 

@@ -285,6 +285,11 @@ def library_versions() -> dict[str, str]:
     return {"av": av.__version__, **{name: parts[name] for name in ("libavformat", "libavcodec")}}
 
 
+def decoder() -> str:
+    """The same in one line, as tables have it."""
+    return ", ".join(f"{name} {version}" for name, version in library_versions().items())
+
+
 def write_video(path: Path, frames: Iterator[Picture], *, shape: tuple[int, int], rate_hz: int) -> None:
     """Pictures H x W x 3 RGB (`shape` is H, W, both even) as H.264 in MP4, a key frame every two seconds.
 

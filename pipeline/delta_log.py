@@ -39,8 +39,8 @@ class TableFile:
 
 
 def versions(archive: Archive) -> dict[str, int]:
-    """The number of the last commit of every table."""
-    return {name: archive.version(name) for name in tables.TABLES}
+    """The number of the last commit of every table that is there."""
+    return {name: archive.version(name) for name in tables.TABLES if archive.has_table(name)}
 
 
 def files(archive: Archive, name: str, version: int | None = None) -> list[TableFile]:

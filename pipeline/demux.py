@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -19,8 +19,8 @@ from typing import Any
 import av
 import numpy as np
 
-from pipeline import decode_plan, plan, references, sampling, sources, stores
-from pipeline.decode_plan import PacketIndex
+from pipeline import packing, plan, references, sampling, sources, stores
+from pipeline.packing import Packets
 from pipeline.settings import Sampling
 from pipeline.stores import AnyPath
 from schemas.errors import NotAVideo, TooLarge, UndecodableVideo, UnreadableFile, VideoError
@@ -108,10 +108,14 @@ def inspect(source: HashedFile, settings: Sampling) -> InspectedVideo:
 
     Raises NotAVideo, UndecodableVideo (no packets, absurd times) or TooLarge.
     """
-    with opened(source.file.uri) as (container, stream):
-        packets = _sound_packets(container, stream)
-        context = stream.codec_context
-        codec, width, height = context.name, context.width, context.height
+    return inspected(source, read_packets(source.file.uri), settings)
+
+
+def inspected(source: HashedFile, packets: Packets, settings: Sampling) -> InspectedVideo:
+    """What `inspect` makes of the packets of a video; no file is opened.
+
+    Raises UndecodableVideo where their times are absurd for such windows.
+    """
     times_s, end_s = np.unique(packets.index.time_n), packets.end_s
     span_s = float(times_s[-1] - times_s[0])
     rate_hz = (len(times_s) - 1) / span_s if span_s > 0 else 0.0
@@ -120,8 +124,8 @@ def inspect(source: HashedFile, settings: Sampling) -> InspectedVideo:
         raise UndecodableVideo(
             f"time stamps span {end_s - times_s[0]:.0f} s, over {MAX_WINDOWS} windows of {settings.stride_s:g} s"
         )
-    count = len(packets.index.stamp_n)
-    profile = VideoProfile(end_s - float(times_s[0]), width, height, rate_hz, codec, packets.rotation, count)
+    duration_s, count = end_s - float(times_s[0]), len(packets.index.stamp_n)
+    profile = VideoProfile(duration_s, packets.width, packets.height, rate_hz, packets.codec, packets.rotation, count)
     windows = sampling.windows(times_s, end_s, settings)
     return InspectedVideo(source, profile, windows, tuple(_steps(packets, windows, settings)))
 
@@ -144,20 +148,6 @@ def read_packets(uri: str) -> Packets:
     """What one pass over a video's packets tells. Raises as `inspect` does."""
     with opened(uri) as (container, stream):
         return _sound_packets(container, stream)
-
-
-@dataclass(frozen=True, slots=True)
-class Packets:
-    """The packets of a video stream; `is_plannable` says that they have times and are all shown."""
-
-    index: PacketIndex
-    end_s: float
-    rotation: int
-    is_plannable: bool
-
-    def steps(self, windows: Sequence[Window], tolerance_s: float | None) -> DecodeSteps | None:
-        """How to decode some windows; None where the packets do not tell."""
-        return decode_plan.steps(self.index, windows, tolerance_s) if self.is_plannable else None
 
 
 def _sound_packets(container: Any, stream: Any) -> Packets:
@@ -192,12 +182,14 @@ def _read_packets(container: Any, stream: Any) -> Packets:
             coded = coded_of(memoryview(packet))
             rows.append((stamp, packet.duration or 0, packet.size, packet.is_keyframe, *coded))
     stamp_n, duration_n, size_n, key_n, layer_n, reference_n = np.array(rows, np.int64).reshape(-1, 6).T
-    time_n = np.asarray(stamp_n * tick_s - zero_s, dtype=np.float64)
     # A lower layer's frame may be needed by a higher one, whatever its own layer does with it.
     needed_n = (reference_n > 0) | (layer_n < layer_n.max(initial=0)) | (key_n > 0)
-    index = PacketIndex(stamp_n, time_n, size_n, key_n > 0, needed_n)
-    end_s = float((time_n + duration_n * tick_s).max()) if rows else 0.0
-    return Packets(index, end_s, rotation or 0, is_plannable)
+    index = packing.index(stamp_n, size_n, key_n > 0, needed_n, tick_s=tick_s, zero_s=zero_s)
+    end_s = float((index.time_n + duration_n * tick_s).max()) if rows else 0.0
+    context = stream.codec_context
+    return Packets(
+        index, end_s, rotation or 0, is_plannable, context.name, context.width, context.height, tick_s, zero_s
+    )
 
 
 def _rotation(packet: Any) -> int | None:
@@ -231,5 +223,9 @@ def each_packet(container: Any, stream: Any) -> Iterator[Any]:
 
 
 def inspect_files(settings: Sampling, files: list[HashedFile]) -> list[InspectedVideo]:
-    """`inspect` as a stage."""
-    return [inspect(file, settings) for file in files]
+    """`inspect` as a stage; with the packets, to be kept."""
+    read = ((file, read_packets(file.file.uri)) for file in files)
+    return [
+        replace(inspected(file, packets, settings), packets=packing.pack(packets, file.fingerprint))
+        for file, packets in read
+    ]

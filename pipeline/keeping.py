@@ -1,7 +1,9 @@
 """Which rows tidying keeps: all that can be seen, all that an interrupted run may take over, and the last letters.
 
+Of packets those stay, once each, whose content a video of some space has, and those that no video has had yet.
+
 Sets of what stays are numbers (`pipeline/keys.py`), and rows pass by a few hundred at a time: eight bytes for each
-video and tagged clip are held, whatever an archive holds of them.
+video, content and tagged clip are held, whatever an archive holds of them.
 """
 
 from __future__ import annotations
@@ -32,6 +34,7 @@ COLUMNS = {
     "clips": ["video_id", "revision"],
     "tags": ["clip_id"],
     "failures": ["space", "uri", "start_s", "last_seen"],
+    "packets": ["fingerprint", "kept_at"],
 }
 
 
@@ -74,6 +77,8 @@ def masks(
         found["tags"] = lambda rows, _: seen.has(keys.of_ids(rows["clip_id"]))
     if files.get("failures"):
         found["failures"] = _current_letters(archive, files["failures"], drop_spaces)
+    if files.get("packets"):
+        found["packets"] = _last_packets(archive, files["packets"], set(kept) - set(drop_spaces), abandoned_ms)
     if drop_spaces:
         found["videos"] = lambda rows, _: _in_none_of(rows, drop_spaces)
     return Kept(found, resumable_clips)
@@ -118,6 +123,43 @@ def _letter_numbers(rows: Any) -> Numbers:
     last_seen = pc.cast(pc.cast(rows["last_seen"], pa.int64()), pa.string())
     texts = pc.binary_join_element_wise(rows["space"], start, last_seen, rows["uri"], "\x1f")
     return keys.of_texts(texts.to_pylist())
+
+
+def _last_packets(archive: Archive, files: list[TableFile], spaces: Iterable[str], abandoned_ms: float) -> Mask:
+    """Which packets are the last of a content that is there in one of some spaces.
+
+    Those of a content that no row ever named are of a run that is at work, or was cut short: they stay as clips do.
+    """
+    every, there = _contents(archive, spaces)
+    rows = pa.Table.from_batches(delta_log.rows(archive, "packets", files, COLUMNS["packets"]))
+    newest = rows.group_by("fingerprint").aggregate([("kept_at", "max")]).rename_columns(COLUMNS["packets"])
+    last = Keys([_packet_numbers(newest)])
+    cutoff = pa.scalar(int(1000 * abandoned_ms), pa.int64()).cast(rows["kept_at"].type)
+
+    def stays(rows: pa.RecordBatch, _: TableFile) -> Any:
+        contents = keys.of_texts(rows["fingerprint"].to_pylist())
+        is_waiting = pc.and_not(pc.greater(rows["kept_at"], cutoff), every.has(contents))
+        return pc.and_(last.has(_packet_numbers(rows)), pc.or_(there.has(contents), is_waiting))
+
+    return stays
+
+
+def _contents(archive: Archive, spaces: Iterable[str]) -> tuple[Keys, Keys]:
+    """All contents that a row of a video names, and those that are there in one of some spaces."""
+    every = Keys(
+        keys.of_texts(batch["fingerprint"].to_pylist()) for batch in archive.video_batches(None, ["fingerprint"])
+    )
+    current = (archive.current_videos(space, ["fingerprint", "status"]) for space in spaces)
+    there = Keys(
+        keys.of_texts(rows.filter(pc.not_equal(rows["status"], "gone"))["fingerprint"].to_pylist()) for rows in current
+    )
+    return every, there
+
+
+def _packet_numbers(rows: Any) -> Numbers:
+    """A number for each row of packets that is equal for the same content and time."""
+    contents, times_us = keys.of_texts(rows["fingerprint"].to_pylist()), pc.cast(rows["kept_at"], pa.int64())
+    return keys.of_pairs(contents, times_us)
 
 
 def _hidden(archive: Archive, files: Iterable[TableFile], shown: Keys) -> list[Holding]:

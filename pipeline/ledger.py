@@ -10,7 +10,7 @@ then size and time of both must agree before a file is wrongly left alone.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -22,13 +22,15 @@ import pyarrow.compute as pc
 
 from pipeline import keys, plan
 from pipeline.heaps import Heaps, last_of
-from pipeline.keys import Keys
+from pipeline.keys import Keys, Numbers
 from pipeline.sources import is_below
-from schemas.records import SourceFile
+from schemas.records import HashedFile, SourceFile
 
 COLUMNS = [
     "video_id", "revision", "indexed_at", "uri", "size_bytes", "mtime_s", "status", "permanent", "attempts"
 ]  # fmt: skip
+READ_COLUMNS = [*COLUMNS, "space", "fingerprint"]
+READ = ("ok", "partial", "duplicate")  # what a row says whose file was read to its end and is still there
 FILES_PER_LOT = 10_000
 
 _ROWS = pa.schema(
@@ -50,6 +52,18 @@ _FILES = pa.schema(
         ("uri", pa.string()),
         ("size_bytes", pa.int64()),  # null, as the next: something is there that could not be looked at
         ("mtime_s", pa.float64()),
+    ]
+)
+_READ = pa.schema(
+    [
+        ("video", pa.uint64()),  # and the space
+        ("revision", pa.int32()),
+        ("at", pa.timestamp("us", tz="UTC")),
+        ("uri", pa.string()),
+        ("size_bytes", pa.int64()),
+        ("mtime_s", pa.float64()),
+        ("fingerprint", pa.string()),
+        ("is_trusted", pa.bool_()),
     ]
 )
 
@@ -160,6 +174,53 @@ class VideoIds:
     def has(self, video_id: str) -> bool:
         """Whether a video of this id is known."""
         return bool(self._keys.has(keys.of_ids(pa.array([video_id])))[0].as_py())
+
+
+def read_before(batches: Callable[[list[str]], Iterable[Any]], files: Sequence[SourceFile]) -> list[HashedFile]:
+    """Those files that some space has read as they are, with the fingerprints that they had then.
+
+    `batches` gives columns of all rows of all spaces. A file is what it was if its size and time are those of the
+    current row of a video that need not be read again; where spaces do not agree on its content, it must be.
+    """
+    wanted = Keys([keys.of_texts([file.uri for file in files])])
+    videos = Keys(
+        _videos(batch.filter(wanted.has(keys.of_texts(batch["uri"].to_pylist()))))
+        for batch in batches(["video_id", "space", "uri"])
+    )
+    if not len(videos):
+        return []
+    by_look = {(file.uri, file.size_bytes, file.mtime_s): set[str]() for file in files}
+    # All rows of these videos, wherever they were, since one that moved away says nothing of the place it had.
+    with Heaps(_READ, "video") as rows:
+        for batch in batches(READ_COLUMNS):
+            rows.add(_readings(batch.filter(videos.has(_videos(batch)))))
+        for heap in rows:
+            current = last_of(heap, "video", ("revision", "at"))
+            trusted = current.filter(current["is_trusted"])
+            looks = zip(*(trusted[name].to_pylist() for name in ("uri", "size_bytes", "mtime_s")), strict=True)
+            for look, fingerprint in zip(looks, trusted["fingerprint"].to_pylist(), strict=True):
+                if look in by_look:
+                    by_look[look].add(fingerprint)
+    contents = (by_look[file.uri, file.size_bytes, file.mtime_s] for file in files)
+    return [HashedFile(file, next(iter(found))) for file, found in zip(files, contents, strict=True) if len(found) == 1]
+
+
+def _videos(batch: Any) -> Numbers:
+    """A number for the video of each row that no video of another space has."""
+    return keys.of_ids(batch["video_id"]) ^ keys.of_texts(batch["space"].to_pylist())
+
+
+def _readings(batch: Any) -> pa.RecordBatch:
+    """Rows of the videos table in `_READ`."""
+    standing = list(zip(*(batch[name].to_pylist() for name in ("status", "permanent", "attempts")), strict=True))
+    columns = [
+        pa.array(_videos(batch)),
+        batch["revision"],
+        batch["indexed_at"],
+        *(batch[name] for name in ("uri", "size_bytes", "mtime_s", "fingerprint")),
+        pa.array([each[0] in READ and plan.is_settled(*each) for each in standing], pa.bool_()),
+    ]
+    return pa.RecordBatch.from_arrays(columns, schema=_READ)
 
 
 def _compact(batch: Any, folders: Sequence[str]) -> pa.RecordBatch:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
@@ -25,7 +26,9 @@ from schemas.records import EmbeddedUnit, Part, UnitOutcome
 # The columns that compress by splitting floats into byte planes (902 bytes per 512-d vector).
 SPLIT_COLUMNS = ["embedding.list.element"]
 REPEATED_COLUMNS = ["unit_id", "video_id", *("uri", "fingerprint", "codec", "status")]  # the last four: of exports
+REPEATED_WITH_PACKETS = ["decoder", "codec"]
 ROWS_PER_GROUP = 2048  # with an int8 context of 25 kB a clip, 50 MB: what a merge and a scan hold at a time
+PACKETS_PER_GROUP = 64  # videos: what a worker reads for a lot of them
 ROWS_PER_BATCH = 512
 # How a table is scanned that is too large to hold. With threads Arrow reads on until a gigabyte waits for whoever takes
 # the rows, whatever it is told of read-ahead; and it would fetch all that it wants of a file before the first row.
@@ -46,10 +49,11 @@ def file_schema(name: str) -> pa.Schema:
 
 def options(schema: pa.Schema) -> dict[str, Any]:
     """How files of a schema are encoded."""
-    has_vectors = "embedding" in schema.names
+    has_vectors, has_packets = ("embedding" in schema.names), ("packets" in schema.names)
+    repeated = REPEATED_WITH_PACKETS if has_packets else [name for name in REPEATED_COLUMNS if name in schema.names]
     return {
         "compression": "zstd",
-        "use_dictionary": [name for name in REPEATED_COLUMNS if name in schema.names] if has_vectors else True,
+        "use_dictionary": repeated if has_vectors or has_packets else True,
         "column_encoding": dict.fromkeys(SPLIT_COLUMNS, "BYTE_STREAM_SPLIT") if has_vectors else None,
         "write_page_checksum": True,
     }
@@ -58,16 +62,17 @@ def options(schema: pa.Schema) -> dict[str, Any]:
 def write_batches(file: AnyPath, schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> int:
     """Writes batches as one file, holding one row group at a time; forced to a disk. Returns how many rows it has."""
     count, waiting = 0, 0
+    rows_per_group = PACKETS_PER_GROUP if "packets" in schema.names else ROWS_PER_GROUP
     group: list[pa.RecordBatch] = []
     system, path = stores.arrow(file)
     with pq.ParquetWriter(path, schema, filesystem=system, **options(schema)) as writer:
         for batch in batches:
             group.append(batch)
             count, waiting = count + batch.num_rows, waiting + batch.num_rows
-            if waiting >= ROWS_PER_GROUP:
-                writer.write_table(pa.Table.from_batches(group, schema))
+            if waiting >= rows_per_group:
+                writer.write_table(pa.Table.from_batches(group, schema), rows_per_group)
                 group, waiting = [], 0
-        writer.write_table(pa.Table.from_batches(group, schema))
+        writer.write_table(pa.Table.from_batches(group, schema), rows_per_group)
     if isinstance(file, Path):  # a store has it when it says so
         with file.open("rb") as written:
             os.fsync(written.fileno())
@@ -90,6 +95,20 @@ def read_batches(
     dataset = ds.dataset([path for _, path in found], schema, checked, filesystem=system)
     stream = {name: value for name, value in STREAM.items() if name != "fragment_scan_options"}
     yield from dataset.to_batches(columns=columns, **(stream | {"batch_size": ROWS_PER_BATCH}))
+
+
+def pick(file: AnyPath, column: str, values: list[str]) -> Iterator[dict[str, Any]]:
+    """Rows of a file whose `column` is one of `values`; only row groups that hold one are read, one at a time.
+
+    Page checksums are verified. Raises OSError or ArrowException for damage.
+    """
+    system, path = stores.arrow(file)
+    wanted = pa.array(values, pa.string())
+    with pq.ParquetFile(path, filesystem=system, pre_buffer=False, page_checksum_verification=True) as opened:
+        for number in range(opened.num_row_groups):
+            is_wanted = pc.is_in(opened.read_row_group(number, [column])[column], value_set=wanted)
+            if is_wanted.true_count if isinstance(is_wanted, pa.BooleanArray) else pc.any(is_wanted).as_py():
+                yield from opened.read_row_group(number, use_threads=False).filter(is_wanted).to_pylist()
 
 
 def _clip_table(units: list[EmbeddedUnit]) -> pa.Table:

@@ -17,7 +17,7 @@ from pipeline.verify import Problem, verify
 from schemas import tables
 from schemas.records import VideoRow
 
-FILE_KINDS = ("file_missing", "file_size", "file_damaged")
+FILE_KINDS = ("file_missing", "file_size", "file_damaged", "packets")
 VIDEO_KINDS = ("clip_count", "doubled", "vector", "thumbnail")
 ERROR_KIND = "lost_in_archive"
 
@@ -47,7 +47,8 @@ def _mended(archive: Archive, problems: tuple[Problem, ...]) -> tuple[Problem, .
     for name in tables.TABLES:
         _drop_files(archive, name, broken)
     _fail_videos(archive, [problem for problem in problems if problem.kind in VIDEO_KINDS])
-    if broken or any(problem.kind in ("index", *VIDEO_KINDS) for problem in problems):
+    stale = ("index", *VIDEO_KINDS)
+    if any(problem.kind in stale for problem in problems) or any(not path.startswith("packets/") for path in broken):
         stores.remove_tree(archive.folder / "indexes")
         widths = archive.widths()
         for space in set(archive.spaces()) & set(widths):

@@ -24,6 +24,7 @@ from schemas.errors import ArchiveError, InputError
 
 # Video rows decide what is seen. Unless files were merged since, restoring them alone undoes the run, in one step.
 # The dead-letter must go back with them: a letter that the run settled is about a row that failed, and does again.
+# What the run learned of packets stays true: they are those of a content, whoever has it.
 RESTORED = ("videos", "clips", "tags", "failures")
 ROLLED_BACK = "rolled_back"
 

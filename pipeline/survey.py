@@ -12,16 +12,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pipeline import demux, engine, plan, relink, sources
+from pipeline import demux, engine, packet_cache, plan, relink, sources
 from pipeline.archive import Archive
 from pipeline.engine import Stage
-from pipeline.ledger import COLUMNS, Ledger, VideoIds
+from pipeline.ledger import COLUMNS, Ledger, VideoIds, read_before
 from pipeline.plan import VideoPlan
 from pipeline.relink import Evidence, Relinked
 from pipeline.settings import IndexSettings, Policy, Space
-from schemas.records import Failed, HashedFile, InspectedVideo, LettersByUri, SourceFile, VideoRow
+from schemas.records import Failed, HashedFile, InspectedVideo, LettersByUri, PacketsPart, SourceFile, VideoRow
 
 WORKER_DIED = "worker_died"
+READERS = {"compare": "fingerprint", "inspect": "inspect"}  # the stage that opens files, by phase
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +149,7 @@ def take_stock(
     rows |= archive.rows_of(space, [video_id for video_id in twins if video_id not in rows])
     missing = (rows[video_id] for video_id in different.missing)
     return Stock(
-        to_read=tuple(sorted(different.to_read, key=lambda file: file.uri.split("/"))),
+        to_read=tuple(sorted(different.to_read, key=_place)),
         problems=tuple(problems),
         unchanged=count - len(different.to_read),
         missing=tuple(row for row in missing if _is_missing(row, folders, lost)),
@@ -172,22 +173,24 @@ def survey(job: Job, stock: Stock, scratch: Path) -> Survey:
     """Reads what must be read, finds out what is only elsewhere, and plans the rest.
 
     A file whose size no other has can be nobody's copy: it is read and inspected in one go. The others are read first,
-    and only those inspected whose content is new.
+    and only those inspected whose content is new. What another space has read of a file that looks the same is taken
+    from there, and of the packets that were kept; only who holds the lease keeps more.
     """
     stock = _without_left_alone(job, stock)
     left = {row.uri for row in stock.missing}
     new = [file for file in stock.to_read if not _is_live(stock.known.get(file.uri))]
     unread = relink.trusted(new, stock.known.values(), left) if job.policy.trust_mtime else []
-    known_unread = {source.file.uri for source in unread}
-    rest = [file for file in stock.to_read if file.uri not in known_unread]
-    twins, alone = _by_size(rest, stock.known.values())
+    moved_unread = {source.file.uri for source in unread}
+    rest = [file for file in stock.to_read if file.uri not in moved_unread]
+    unread += _read_before(job, rest)
+    twins, alone = _by_size(rest, stock.known.values(), {source.file.uri for source in unread})
     read, lost = _read(job, "compare", twins, scratch)
     left |= {file.uri for file in rest if (row := stock.known.get(file.uri)) and row.size_bytes != file.size_bytes}
     sources_read = tuple(sorted([*unread, *read], key=lambda source: source.file.uri))
     links = relink.relink(Evidence(stock.known, sources_read, left, sources.now_at))
     known = {uri: row for uri, row in stock.known.items() if row.video_id not in links.moved_ids}
     job = replace(job, known=known, is_taken=stock.is_taken)
-    inspected, bad = _read(job, "inspect", [*alone, *links.fresh], scratch)
+    inspected, bad = _inspected(job, sorted([*alone, *links.fresh], key=_place), scratch)
     return Survey(
         job=job,
         plans=_plans(job, inspected),
@@ -200,6 +203,18 @@ def survey(job: Job, stock: Stock, scratch: Path) -> Survey:
     )
 
 
+def _place(record: SourceFile | HashedFile | InspectedVideo) -> list[str]:
+    """Where files come in the order in which they are worked on."""
+    return plan.file_of(record).uri.split("/")
+
+
+def _read_before(job: Job, files: Sequence[SourceFile]) -> list[HashedFile]:
+    """Files whose content some space knows, by their look."""
+    if job.policy.rehash or not files or not job.archive.exists():
+        return []
+    return read_before(partial(job.archive.video_batches, None), files)
+
+
 def _without_left_alone(job: Job, stock: Stock) -> Stock:
     """The stock without the files that have failed too often as they are."""
     to_read = tuple(f for f in stock.to_read if not plan.is_left_alone(f, job.letters.get(f.uri, {}).get(None)))
@@ -210,12 +225,18 @@ def _is_live(row: VideoRow | None) -> bool:
     return row is not None and row.status != "gone"
 
 
-def _by_size(files: list[SourceFile], known: Iterable[VideoRow]) -> tuple[list[SourceFile], list[SourceFile]]:
-    """Files that may hold what another file holds, or what the archive knows; and those that cannot."""
+def _by_size(
+    files: list[SourceFile], known: Iterable[VideoRow], unread: set[str]
+) -> tuple[list[SourceFile], list[SourceFile]]:
+    """Files that may hold what another file holds, or what the archive knows; and those that cannot.
+
+    Of those at the uris `unread` it is known what they hold.
+    """
     counts = Counter(file.size_bytes for file in files)
     counts.update({row.size_bytes for row in known if row.status != "gone"})
-    twins = [file for file in files if counts[file.size_bytes] > 1]
-    return twins, [file for file in files if counts[file.size_bytes] == 1]
+    unknown = [file for file in files if file.uri not in unread]
+    twins = [file for file in unknown if counts[file.size_bytes] > 1]
+    return twins, [file for file in unknown if counts[file.size_bytes] == 1]
 
 
 def _with_copies(failures: Iterable[Failed], copies: Mapping[str, tuple[HashedFile, ...]]) -> Iterator[Failed]:
@@ -225,32 +246,91 @@ def _with_copies(failures: Iterable[Failed], copies: Mapping[str, tuple[HashedFi
         yield from (replace(failed, record=copy) for copy in copies.get(plan.source_of(failed).fingerprint, ()))
 
 
-def _read(job: Job, phase: str, files: Sequence[Any], scratch: Path) -> tuple[list[Any], list[Failed]]:
-    """Files with their fingerprints (`compare`) or packet indexes (`inspect`), and those that have none, in order."""
-    stages = [
-        Stage(name="fingerprint", work=sources.fingerprint_files, deadline_s=_deadline_s, hostile=True),
-        Stage(
-            name="inspect",
-            work=partial(demux.inspect_files, job.space.sampling),
-            deadline_s=_deadline_s,
-            memory_bytes=plan.MEMORY_BYTES,
-            hostile=True,
-        ),
-    ]
-    stages = stages[:1] if phase == "compare" else stages
-    results = engine.run(stages, files, engine=job.settings.engine, scratch=scratch) if files else iter(())
+def _inspected(
+    job: Job, files: list[SourceFile | HashedFile], scratch: Path
+) -> tuple[list[InspectedVideo], list[Failed]]:
+    """Videos of files by what is kept of their packets, or else by opening them; and those that are none, in order."""
+    recalled = _recalled(job, files, scratch)
+    known = {video.source.file.uri for video in recalled}
+    rest = [file for file in files if plan.file_of(file).uri not in known]
+    inspected, bad = _read(job, "inspect", rest, scratch, done=len(recalled))
+    # Workers finish in any order; plans, and with them ids and reports, must not depend on it.
+    return sorted([*recalled, *inspected], key=_place), bad
+
+
+def _recalled(job: Job, files: list[SourceFile | HashedFile], scratch: Path) -> list[InspectedVideo]:
+    """Those videos whose packets are kept."""
+    read = [file for file in files if isinstance(file, HashedFile)]
+    lots = packet_cache.lots(job.archive, read) if read and job.archive.exists() else []
+    work = partial(packet_cache.recall, job.archive.folder, job.space.sampling)
+    stage = Stage(name="recall", work=work)
+    results = engine.run([stage], lots, engine=job.settings.engine, scratch=scratch) if lots else iter(())
+    found = []
+    for number, video in enumerate(results, start=1):
+        found.append(video)
+        job.watch(Progress("inspect", number, len(files)))
+    return found
+
+
+def _read(
+    job: Job, phase: str, files: Sequence[Any], scratch: Path, *, done: int = 0
+) -> tuple[list[Any], list[Failed]]:
+    """Files with their fingerprints (`compare`) or packet indexes (`inspect`), and those that have none, in order.
+
+    `done` are files that were seen to already.
+    """
+    results = _run(job, phase, files, scratch) if files else iter(())
     found: list[Any] = []
     failures: list[Failed] = []
-    for number, result in enumerate(results, start=1):
-        (failures if isinstance(result, Failed) else found).append(result)
-        job.watch(Progress(phase, number, len(files)))
-    # Workers finish in any order; plans, and with them ids and reports, must not depend on it.
+    parts: list[PacketsPart] = []
+    for result in results:
+        if isinstance(result, PacketsPart):
+            parts.append(result)
+            continue
+        # A run that may not write, because it is dry, keeps nothing.
+        if isinstance(result, Failed):
+            failures.append(result)
+        else:
+            found.append(replace(result, packets=None) if isinstance(result, InspectedVideo) else result)
+        job.watch(Progress(phase, done + len(found) + len(failures), done + len(files)))
+    job.archive.commit_packets(parts)
+    # As in `_inspected`: in the order of the files.
     order = {plan.file_of(file).uri: place for place, file in enumerate(files)}
     seen = {plan.file_of(record).uri for record in found} | {plan.source_of(failed).file.uri for failed in failures}
-    failures += [died(file, stages[-1].name, _deadline_s(file)) for file in files if plan.file_of(file).uri not in seen]
+    lost = [file for file in files if plan.file_of(file).uri not in seen]
+    failures += [died(file, READERS[phase], _deadline_s(file)) for file in lost]
     found.sort(key=lambda record: order[plan.file_of(record).uri])
     failures.sort(key=lambda failed: order[plan.source_of(failed).file.uri])
     return found, failures
+
+
+def _run(job: Job, phase: str, files: Sequence[Any], scratch: Path) -> Iterator[Any]:
+    """What the stages of a phase make of files."""
+    stages = [Stage(name="fingerprint", work=sources.fingerprint_files, deadline_s=_deadline_s, hostile=True)]
+    if phase == "inspect":
+        stages.append(
+            Stage(
+                name="inspect",
+                work=partial(demux.inspect_files, job.space.sampling),
+                deadline_s=_deadline_s,
+                memory_bytes=plan.MEMORY_BYTES,
+                hostile=True,
+            )
+        )
+        if job.archive.term is not None:
+            stages.append(_keep(job, len(files)))
+    return engine.run(stages, files, engine=job.settings.engine, scratch=scratch)
+
+
+def _keep(job: Job, count: int) -> Stage:
+    """The stage that puts the packets of so many videos into the archive."""
+    return Stage(
+        name="keep",
+        work=partial(packet_cache.keep, job.archive.folder),
+        batch_size=packet_cache.together(count),
+        resident=True,
+        num_cpus=0.5,
+    )
 
 
 def _deadline_s(record: Any) -> float:

@@ -22,8 +22,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from pipeline import delta_log, keys, parts, sources, thumbnails, vectors
-from pipeline.archive import SHOWN, Archive
+from pipeline import delta_log, keys, packet_cache, packing, parts, sources, thumbnails, vectors
+from pipeline.archive import LATER, SHOWN, Archive
 from pipeline.delta_log import TableFile
 from pipeline.heaps import Heaps, last_of
 from pipeline.keys import Keys, Numbers
@@ -36,7 +36,7 @@ LENGTH_TOLERANCE = 2e-3  # of a unit vector at float16 precision: 512 roundings 
 
 Kind = Literal[
     "table", "file_missing", "file_size", "file_damaged", "clip_count", "doubled", "vector", "thumbnail", "unfinished",
-    "index", "source_missing", "source_changed",
+    "index", "source_missing", "source_changed", "packets",
 ]  # fmt: skip
 Revision = tuple[int, int]  # a video's number, revision
 Digest = Callable[[TableFile, Iterator[pa.RecordBatch]], list[pa.RecordBatch]]  # what is kept of a file's rows
@@ -125,9 +125,9 @@ def verify(folder: str | Path, *, deep: bool = False) -> VerifyReport:
         # Videos before clips: what a run commits in between is unfinished to us, and never a clip that is missing.
         _fill(videos, _scanned(look, "videos", _video_rows))
         _fill(clips, _scanned(look, "clips", partial(_clip_rows, _widths(look), deep=deep)))
-        for name in ("tags", "runs", "failures"):
-            if name != "failures" or look.archive.has_table(name):  # an archive of schema version 1 has none
-                deque(_scanned(look, name, _no_rows), maxlen=0)
+        for name, digest in {**dict.fromkeys(("tags", "runs", "failures"), _no_rows), "packets": _no_packets}.items():
+            if name not in LATER or look.archive.has_table(name):
+                deque(_scanned(look, name, digest), maxlen=0)
         first = len(look.problems)
         is_readable = not any(problem.kind == "table" for problem in look.problems)
         for rows, held in zip(videos, clips, strict=True):
@@ -179,7 +179,8 @@ def _sound_files(look: _Look, name: str) -> Iterator[TableFile]:
 
 
 def _file_problem(look: _Look, kind: Kind, name: str, file: TableFile, what: str) -> None:
-    remedy = {"tags": f"footage verify {look.archive.folder} --repair, then footage tag again"}.get(name, look.repair)
+    mend = f"footage verify {look.archive.folder} --repair"
+    remedy = {"tags": f"{mend}, then footage tag again", "packets": mend}.get(name, look.repair)
     look.problems.append(Problem(kind=kind, subject=f"{name}/{file.path}", what=what, remedy=remedy))
 
 
@@ -191,6 +192,8 @@ def _scanned(look: _Look, name: str, digest: Digest) -> Iterator[list[pa.RecordB
             yield digest(file, parts.read_batches([path], parts.file_schema(name)))
         except (OSError, pa.ArrowInvalid) as error:
             _file_problem(look, "file_damaged", name, file, f"does not read: {first_line(error)}")
+        except packing.DamagedPackets as error:
+            _file_problem(look, "packets", name, file, str(error))
 
 
 def _fill(heaps: Heaps, files: Iterable[list[pa.RecordBatch]]) -> None:
@@ -203,6 +206,13 @@ def _fill(heaps: Heaps, files: Iterable[list[pa.RecordBatch]]) -> None:
 def _no_rows(_: TableFile, batches: Iterator[pa.RecordBatch]) -> list[pa.RecordBatch]:
     """Nothing of a table that need only be readable."""
     deque(batches, maxlen=0)
+    return []
+
+
+def _no_packets(_: TableFile, batches: Iterator[pa.RecordBatch]) -> list[pa.RecordBatch]:
+    """Nothing of packets, which are unpacked. Raises DamagedPackets for those that are not what was kept."""
+    for batch in batches:
+        deque(packet_cache.unpacked(batch.to_pylist()), maxlen=0)
     return []
 
 

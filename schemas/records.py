@@ -101,15 +101,49 @@ class UnitExplained:
 
 
 @dataclass(frozen=True, slots=True)
+class PackedPackets:
+    """What demuxing tells of a video, as the `packets` table has it; see schemas/tables.py for the columns."""
+
+    codec: str
+    width: int
+    height: int
+    rotation: int
+    tick_s: float
+    zero_s: float
+    end_s: float
+    is_plannable: bool
+    packet_count: int
+    packets: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class PacketsPart:
+    """A Parquet file of packets that lies in the archive and is not committed yet. `path` is relative to the table."""
+
+    path: str
+    size_bytes: int
+    row_count: int
+
+
+@dataclass(frozen=True, slots=True)
+class PacketsLot:
+    """Files whose packets are in one file of the `packets` table, in the order in which they are there."""
+
+    path: str
+    files: tuple[HashedFile, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class InspectedVideo:
     """A video whose packet index was read and cut into windows. `steps` are those of each unit's windows;
-    None where packets do not tell, and all must be decoded.
+    None where packets do not tell, and all must be decoded. `packets` are there until they are kept.
     """
 
     source: HashedFile
     profile: VideoProfile
     windows: tuple[Window, ...]
     steps: tuple[DecodeSteps | None, ...] = ()
+    packets: PackedPackets | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""The five tables of an archive as pyarrow schemas. A change here needs a new `SCHEMA_VERSION`.
+"""The six tables of an archive as pyarrow schemas. A change here needs a new `SCHEMA_VERSION`.
 
 `videos` is append-only: the current row of a (video_id, space) is the one with the highest revision, and of those the
 latest `indexed_at`. A clip is visible if its (video_id, revision, space) is that of a current row that is not gone.
@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 2  # 2 added `failures`; an archive of version 1 gets it with its next run, and has none until then
+# 2 added `failures`, 3 `packets`; an archive of an earlier version has none until its next run makes them.
+SCHEMA_VERSION = 3
 
 _TIME = pa.timestamp("us", tz="UTC")
 
@@ -108,5 +109,26 @@ FAILURES = pa.schema(
     ]
 )
 
-TABLES = {"videos": VIDEOS, "clips": CLIPS, "tags": TAGS, "runs": RUNS, "failures": FAILURES}
+# What demuxing tells, by content: a cache, from which another space is planned without opening files. Append-only: of
+# rows of one fingerprint the last kept counts. Those of another format or of other libraries are passed over.
+PACKETS = pa.schema(
+    [
+        ("fingerprint", pa.string()),
+        ("format", pa.int32()),  # of `packets`, see pipeline/packing.py
+        ("decoder", pa.string()),  # versions of the libraries that demuxed
+        ("kept_at", _TIME),
+        ("codec", pa.string()),
+        ("width", pa.int32()),
+        ("height", pa.int32()),
+        ("rotation", pa.int32()),
+        ("tick_s", pa.float64()),  # a time is ticks times this
+        ("zero_s", pa.float64()),  # less this
+        ("end_s", pa.float64()),
+        ("is_plannable", pa.bool_()),
+        ("packet_count", pa.int64()),
+        ("packets", pa.binary()),  # times, sizes and flags of each
+    ]
+)
+
+TABLES = {"videos": VIDEOS, "clips": CLIPS, "tags": TAGS, "runs": RUNS, "failures": FAILURES, "packets": PACKETS}
 PARTITIONS = {"clips": ["space"]}

@@ -9,7 +9,7 @@ import pytest
 
 from pipeline.tagging import Tag
 from schemas import records, tables
-from schemas.records import Letter, VideoRow
+from schemas.records import Letter, PackedPackets, VideoRow
 from tests.pipeline.factories import video_row
 
 TEXT, WHOLE, LONG, REAL, YES_NO, MOMENT = "string", "int32", "int64", "double", "bool", "timestamp[us, tz=UTC]"
@@ -99,7 +99,26 @@ VERSION_2 = {
         "state": TEXT,
     },
 }
-FROZEN = {1: (VERSION_1, {"clips": ["space"]}), 2: (VERSION_2, {"clips": ["space"]})}
+VERSION_3 = {
+    **VERSION_2,
+    "packets": {
+        "fingerprint": TEXT,
+        "format": WHOLE,
+        "decoder": TEXT,
+        "kept_at": MOMENT,
+        "codec": TEXT,
+        "width": WHOLE,
+        "height": WHOLE,
+        "rotation": WHOLE,
+        "tick_s": REAL,
+        "zero_s": REAL,
+        "end_s": REAL,
+        "is_plannable": YES_NO,
+        "packet_count": LONG,
+        "packets": "binary",
+    },
+}
+FROZEN = {number: (found, {"clips": ["space"]}) for number, found in enumerate((VERSION_1, VERSION_2, VERSION_3), 1)}
 
 
 def test_the_tables_are_those_of_their_schema_version() -> None:
@@ -119,6 +138,10 @@ def test_a_video_row_has_the_columns_of_its_table() -> None:
 
 def test_a_letter_has_the_columns_of_its_table() -> None:
     assert [field.name for field in fields(Letter)] == tables.FAILURES.names
+
+
+def test_packed_packets_are_columns_of_their_table() -> None:
+    assert [field.name for field in fields(PackedPackets)] == tables.PACKETS.names[4:]
 
 
 def test_a_video_row_fits_its_table() -> None:
