@@ -43,6 +43,9 @@ def index(
     metrics: Metrics = None,
     markdown: Report = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")] = False,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Tell how each unit is decoded, what that should take, and what it took.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Decode, embed and commit what is new or changed; retire what is gone. Run it again to continue or update."""
@@ -67,5 +70,5 @@ def index(
     for file in filter(None, (metrics, markdown)):
         run_report.check(file)
     with console.progress_bar(enabled=not as_json) as watch:
-        found = flows.index(videos, archive, settings, policy=policy, dry_run=dry_run, watch=watch)
+        found = flows.index(videos, archive, settings, policy=policy, dry_run=dry_run, explain=explain, watch=watch)
     report.tell(found, as_json=as_json, metrics=metrics, markdown=markdown)

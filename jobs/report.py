@@ -10,7 +10,12 @@ import typer
 from jobs import console
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rich.table import Table
+
     from pipeline.flows import IndexReport
+    from schemas.records import UnitExplained
 
 MET_A_BUG = (
     "a file met a bug of footage (failures of kind bug): all others were worked on as ever; please report it with the "
@@ -52,10 +57,28 @@ def _print(report: IndexReport) -> None:
         table.add_row(name, value)
     out = console.results()
     out.print(table)
+    if report.explained:
+        out.print(_explained(report.explained))
     if report.failures:
         out.print(f"{len(report.failures)} could not be indexed:" if not report.dry_run else "these will fail:")
     for failure in report.failures:
         out.print(f"  {failure.uri}: {failure.error} ({failure.error_kind})", markup=False, soft_wrap=True)
+
+
+def _explained(units: Sequence[UnitExplained]) -> Table:
+    """How each unit is decoded."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table("unit", "codec", "decodes", "predicted s", "took s", title="how units are decoded")
+    for unit in units:
+        how = "all of it, in one pass"
+        if unit.fed is not None:
+            restarts = f", {unit.restarts} restarts" if unit.restarts else ""
+            how = f"{unit.fed} of {unit.span} packets{restarts}"
+        times = ("" if seconds is None else f"{seconds:.3f}" for seconds in (unit.predicted_s, unit.decode_s))
+        table.add_row(f"{escape(unit.uri)} at {unit.start_s:.1f} s", unit.codec, how, *times)
+    return table
 
 
 def _planned_rows(report: IndexReport) -> list[tuple[str, str]]:
@@ -85,6 +108,9 @@ def _done_rows(report: IndexReport) -> list[tuple[str, str]]:
         ("gone", str(report.gone)),
         ("footage", f"{console.length(report.footage_s)} in {console.length(report.wall_s)} ({speed:.1f} s/s)"),
     ]
+    rows += [("encoder", how) for how in report.encoders] + [("workers", why) for why in report.pools]
+    if report.decode_s:
+        rows.append(("work", f"{report.decode_s:.1f} s of decoding, {report.embed_s:.1f} s of embedding"))
     waits = "no: this space does not cover all videos yet, the other one serves on"
     return rows if report.serves else [*rows, ("serves", waits)]
 

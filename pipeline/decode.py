@@ -23,14 +23,14 @@ import numpy as np
 from av.video.reformatter import Interpolation, VideoReformatter
 from numpy.typing import NDArray
 
-from pipeline import demux, samples, sampling
+from pipeline import demux, plan, samples, sampling
 from pipeline.damage import Damage
 from pipeline.demux import each_packet, opened, origin_s, stamp_of
 from pipeline.picking import Shot, in_order, pick
 from pipeline.samples import Picture, Sample, middle
 from pipeline.thumbnails import thumbnail_shape, to_webp
 from schemas.errors import UndecodableVideo
-from schemas.records import DecodeCost, DecodedUnit, DecodeSteps, Unit
+from schemas.records import DecodeCost, DecodedUnit, DecodeSteps, HashedFile, SourceFile, Unit
 from xclip_core.geometry import crop_offset, resized_shape, scaled_shape, squeezed
 
 CALIBRATION_S = 0.3
@@ -267,6 +267,11 @@ def calibrate(uri: str, image_size: int) -> DecodeCost:
         raise UndecodableVideo(NOTHING_INTACT)
     frame_s, byte_s = fitted(np.array(sizes), np.array(times_s))
     return DecodeCost(codec, frame_s / pixels * 1e6, byte_s, restart_s, float(np.median(scaled_s)))
+
+
+def calibrate_files(image_size: int, files: list[SourceFile | HashedFile]) -> list[DecodeCost]:
+    """`calibrate` as a stage."""
+    return [calibrate(plan.file_of(file).uri, image_size) for file in files]
 
 
 def fitted(size_n: NDArray[np.int64], time_n: NDArray[np.float64]) -> tuple[float, float]:

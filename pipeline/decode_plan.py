@@ -171,7 +171,7 @@ def plan(
             ways = [min((costs.extended(f, way) for way in ways), key=lambda way: way.cost_s) for f in frames]
         else:
             ways = [costs.fresh(f, None) for f in frames]
-    return _written(min(ways, key=lambda way: way.cost_s), costs)
+    return _written(min(ways, key=lambda way: way.cost_s), costs, index.time_n, moments_m)
 
 
 def _choices(index: PacketIndex, moments_m: Times, tolerance_m: Times | float, costs: _Costs) -> list[list[int]]:
@@ -196,8 +196,11 @@ def _best(frames: list[int], costs: _Costs) -> list[int]:
     return list(best.values())[:CHOICES]
 
 
-def _written(way: _Way, costs: _Costs) -> DecodePlan:
-    """A way, followed back to its beginning, as numbers of packets."""
+def _written(way: _Way, costs: _Costs, time_n: Times, moments_m: Times) -> DecodePlan:
+    """A way, followed back to its beginning, as numbers of packets.
+
+    Decoding comes by more frames than the way counts on: a moment is shown by the nearest of them, which costs nothing.
+    """
     chosen: list[int] = []
     spans: list[tuple[int, int]] = []
     here: _Way | None = way
@@ -206,13 +209,30 @@ def _written(way: _Way, costs: _Costs) -> DecodePlan:
         spans.append((here.start, here.last))
         here = here.before
     is_inside = np.zeros(len(costs.own_n), bool)
+    is_whole = np.zeros(len(costs.own_n), bool)  # nothing that the frame needs lies before where decoding begins
     for start, last in spans:
         is_inside[start : last + 1] = True
+        is_whole[start : last + 1] |= costs.start_n[start : last + 1] >= start
+    chosen_m = np.array(chosen[::-1], dtype=np.int64)
     is_fed = is_inside & costs.is_needed_n
-    is_fed[chosen] = True
+    is_fed[chosen_m] = True
+    chosen_m = _nearer(np.flatnonzero(is_fed & is_whole), time_n, moments_m, chosen_m)
+    is_fed = is_inside & costs.is_needed_n
+    is_fed[chosen_m] = True
     restarts = np.flatnonzero(np.diff(is_inside, prepend=False) & is_inside)[1:]
     cost_s = float(costs.own_n[is_fed].sum() + costs.restart_s * len(restarts))
-    return DecodePlan(np.flatnonzero(is_fed), restarts, np.array(chosen[::-1], dtype=np.int64), cost_s)
+    return DecodePlan(np.flatnonzero(is_fed), restarts, chosen_m, cost_s)
+
+
+def _nearer(fed: Numbers, time_n: Times, moments_m: Times, chosen_m: Numbers) -> Numbers:
+    """For each moment the nearest of the frames that are decoded, the chosen one where no other is nearer."""
+    shown = fed[np.argsort(time_n[fed], kind="stable")]
+    after_m = np.minimum(np.searchsorted(time_n[shown], moments_m), len(shown) - 1)
+    nearer_m = chosen_m
+    for candidate_m in (shown[np.maximum(after_m - 1, 0)], shown[after_m]):
+        is_nearer = np.abs(time_n[candidate_m] - moments_m) < np.abs(time_n[nearer_m] - moments_m)
+        nearer_m = np.where(is_nearer, candidate_m, nearer_m)
+    return nearer_m
 
 
 def steps(

@@ -20,6 +20,8 @@ import av
 import numpy as np
 
 from pipeline import packing, plan, references, sampling, sources, stores
+from pipeline.costs import Costs
+from pipeline.decode_plan import CostModel
 from pipeline.packing import Packets
 from pipeline.settings import Sampling
 from pipeline.stores import AnyPath
@@ -103,16 +105,16 @@ def origin_s(container: Any) -> float:
     return float(Fraction(container.start_time, av.time_base)) if container.start_time else 0.0
 
 
-def inspect(source: HashedFile, settings: Sampling) -> InspectedVideo:
+def inspect(source: HashedFile, settings: Sampling, costs: Costs | None = None) -> InspectedVideo:
     """Reads the packet index, without decoding, cuts the video into windows, and plans how to decode them.
 
     Raises NotAVideo, UndecodableVideo (no packets, absurd times) or TooLarge.
     """
-    return inspected(source, read_packets(source.file.uri), settings)
+    return inspected(source, read_packets(source.file.uri), settings, costs or {})
 
 
-def inspected(source: HashedFile, packets: Packets, settings: Sampling) -> InspectedVideo:
-    """What `inspect` makes of the packets of a video; no file is opened.
+def inspected(source: HashedFile, packets: Packets, settings: Sampling, costs: Costs) -> InspectedVideo:
+    """What `inspect` makes of the packets of a video, planned by what decoding costs; no file is opened.
 
     Raises UndecodableVideo where their times are absurd for such windows.
     """
@@ -127,13 +129,16 @@ def inspected(source: HashedFile, packets: Packets, settings: Sampling) -> Inspe
     duration_s, count = end_s - float(times_s[0]), len(packets.index.stamp_n)
     profile = VideoProfile(duration_s, packets.width, packets.height, rate_hz, packets.codec, packets.rotation, count)
     windows = sampling.windows(times_s, end_s, settings)
-    return InspectedVideo(source, profile, windows, tuple(_steps(packets, windows, settings)))
+    return InspectedVideo(source, profile, windows, tuple(_steps(packets, windows, settings, costs)))
 
 
-def _steps(packets: Packets, windows: Sequence[Window], settings: Sampling) -> Iterator[DecodeSteps | None]:
+def _steps(
+    packets: Packets, windows: Sequence[Window], settings: Sampling, costs: Costs
+) -> Iterator[DecodeSteps | None]:
     """How to decode the windows of each unit."""
+    model = CostModel.measured(costs.get(packets.codec), packets.width, packets.height)
     for start in range(0, len(windows), plan.CLIPS_PER_UNIT):
-        yield packets.steps(windows[start : start + plan.CLIPS_PER_UNIT], settings.tolerance_s)
+        yield packets.steps(windows[start : start + plan.CLIPS_PER_UNIT], settings.tolerance_s, model)
 
 
 def frame_times(uri: str) -> sampling.Times:
@@ -222,10 +227,10 @@ def each_packet(container: Any, stream: Any) -> Iterator[Any]:
             return
 
 
-def inspect_files(settings: Sampling, files: list[HashedFile]) -> list[InspectedVideo]:
+def inspect_files(settings: Sampling, costs: Costs, files: list[HashedFile]) -> list[InspectedVideo]:
     """`inspect` as a stage; with the packets, to be kept."""
     read = ((file, read_packets(file.file.uri)) for file in files)
     return [
-        replace(inspected(file, packets, settings), packets=packing.pack(packets, file.fingerprint))
+        replace(inspected(file, packets, settings, costs), packets=packing.pack(packets, file.fingerprint))
         for file, packets in read
     ]

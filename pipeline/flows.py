@@ -10,7 +10,7 @@ import json
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -18,8 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import (
+    costs,
     deadletter,
     delta_log,
+    explaining,
     interrupts,
     lease,
     plan,
@@ -44,6 +46,7 @@ from schemas.records import (
     Failed,
     Failure,
     Letter,
+    UnitExplained,
     UnitTime,
 )
 
@@ -80,6 +83,7 @@ class IndexReport:
     serves: bool = True  # whether search and tag use this space from now on
     failures: tuple[Failure, ...] = ()
     notes: tuple[str, ...] = ()  # what a user must know of the model
+    explained: tuple[UnitExplained, ...] = ()  # where asked for, and not in the run's row
 
 
 def index(  # noqa: PLR0913  # what, where, how, and three ways to ask for it
@@ -89,6 +93,7 @@ def index(  # noqa: PLR0913  # what, where, how, and three ways to ask for it
     *,
     policy: Policy | None = None,
     dry_run: bool = False,
+    explain: bool = False,
     watch: Callable[[Progress], None] | None = None,
 ) -> IndexReport:
     """Brings the archive at `folder` up to date with `videos`. Raises FootageError when nothing can be done at all.
@@ -102,7 +107,7 @@ def index(  # noqa: PLR0913  # what, where, how, and three ways to ask for it
     try:
         with room.needed(archive.folder):
             inventory = sources.take_inventory(*asked)
-            job = _job(archive, inventory, settings, policy or Policy(), watch)
+            job = replace(_job(archive, inventory, settings, policy or Policy(), watch), explain=explain)
             if dry_run:
                 return _dry_run(_informed(job), inventory, began)
             if not archive.exists():
@@ -148,7 +153,8 @@ def _informed(job: Job, term: int | None = None) -> Job:
     """The job with what the archive's dead-letter holds now, and the term under which it may write."""
     archive = Archive(job.archive.folder, term)
     letters = archive.letters(job.space.id).values() if archive.exists() else ()
-    return replace(job, archive=archive, letters=deadletter.by_uri(letters))
+    known = runs.costs_of(archive, job.space.id) if archive.exists() else {}
+    return replace(job, archive=archive, letters=deadletter.by_uri(letters), costs=known)
 
 
 def _job(
@@ -218,8 +224,15 @@ def _dry_run_report(found: Survey, began: float) -> IndexReport:
         wall_s=time.perf_counter() - began,
         expected_s=found.footage_s / rate if rate else None,
         asks_for_yes=retire.asks_for_yes(found),
+        **_explained(found, {}),
         failures=_reported(found.failures),
     )
+
+
+def _explained(found: Survey, took_s: Mapping[str, float]) -> dict[str, Any]:
+    """What a report says of each unit, if it is asked to."""
+    job = found.job
+    return {"explained": explaining.explained(found.plans, job.costs, took_s)} if job.explain else {}
 
 
 def _counts(found: Survey) -> dict[str, Any]:
@@ -271,6 +284,7 @@ def _execute(found: Survey, held: Lease, scratch: Path, began: float) -> IndexRe
         embed_s=effort.embed_s,
         encoders=tuple(effort.encoders),
         pools=tuple(sizes.why for sizes in effort.pools),
+        **_explained(found, effort.took_s),
         serves=runs.covers(job.archive, job.space.id, job.folders, everywhere=job.policy.whole_archive),
         failures=(
             *_reported(found.failures),
@@ -310,6 +324,7 @@ def _log(job: Job, state: str, report: IndexReport | None) -> None:
         "forgets": job.policy.forget,
         "keeps": job.keeps,
         "weights": job.weights,
+        "costs": costs.stored(job.costs),
         "notes": job.notes,
         "tables": delta_log.versions(job.archive),
     }
@@ -321,6 +336,6 @@ def _log(job: Job, state: str, report: IndexReport | None) -> None:
             "at": datetime.now(UTC),
             "settings": json.dumps(settings),
             "versions": json.dumps(versions()),
-            "report": json.dumps(asdict(report)) if report else None,
+            "report": json.dumps(asdict(replace(report, explained=()))) if report else None,
         }
     )

@@ -53,11 +53,13 @@ class _Verdict:
 class Effort:
     """What working on units took, of those that came back."""
 
+    is_explained: bool = False
     decode_s: float = 0.0  # of all workers together
     embed_s: float = 0.0
     slowest: UnitTime | None = None  # the unit that came nearest to its deadline
     encoders: dict[str, None] = field(default_factory=dict)  # how clips were embedded
     pools: list[Pools] = field(default_factory=list)  # one after the other
+    took_s: dict[str, float] = field(default_factory=dict)  # to decode, by unit, where that is to be explained
 
     def add(self, parts: list[Part], units: Mapping[str, Unit]) -> None:
         """Counts some parts in."""
@@ -65,6 +67,8 @@ class Effort:
             self.decode_s += sum(outcome.decode_s for outcome in part.outcomes)
             self.embed_s += sum(outcome.embed_s for outcome in part.outcomes)
             self.encoders[part.encoder] = None
+            if self.is_explained:
+                self.took_s |= {outcome.unit_id: outcome.decode_s for outcome in part.outcomes}
         known = () if self.slowest is None else (self.slowest,)
         self.slowest = max((*known, *_times(parts, units)), key=lambda time: time.share, default=None)
 
@@ -81,7 +85,7 @@ def index_units(job: Job, held: Lease, found: Survey, scratch: Path) -> tuple[li
     units = [unit for item in found.plans for unit in item.todo]
     total_s, done_s = sum(map(_length_s, units)), 0.0
     by_id = {unit.unit_id: unit for unit in units}
-    effort = Effort()
+    effort = Effort(job.explain)
     unfinished = dict(tallies)  # a video leaves it when its row is committed; what is left at the end was lost
     rows: list[VideoRow] = []
     with interrupts.held() as hold:

@@ -24,6 +24,7 @@ import pyarrow.compute as pc
 
 from pipeline import decode, delta_log, demux, keys, packing, parts, stores
 from pipeline.archive import Archive
+from pipeline.costs import Costs
 from pipeline.keys import Keys
 from pipeline.packing import Packets
 from pipeline.settings import Sampling
@@ -114,15 +115,15 @@ def _rows(file: AnyPath, wanted: Keys) -> Iterator[tuple[int, dict[str, Any]]]:
         return
 
 
-def recall(folder: str | AnyPath, settings: Sampling, lots: list[PacketsLot]) -> list[InspectedVideo]:
+def recall(folder: str | AnyPath, settings: Sampling, costs: Costs, lots: list[PacketsLot]) -> list[InspectedVideo]:
     """Videos as `demux.inspect` would find them, made of what is kept in the archive at `folder`, as a stage.
 
     Those whose packets are not what was kept do not come out, nor those that cannot be cut so: opening them will tell.
     """
-    return [video for lot in lots for video in _recalled(stores.to_place(folder), settings, lot)]
+    return [video for lot in lots for video in _recalled(stores.to_place(folder), settings, costs, lot)]
 
 
-def _recalled(folder: AnyPath, settings: Sampling, lot: PacketsLot) -> Iterator[InspectedVideo]:
+def _recalled(folder: AnyPath, settings: Sampling, costs: Costs, lot: PacketsLot) -> Iterator[InspectedVideo]:
     """Those of one lot."""
     left: dict[str, list[HashedFile]] = defaultdict(list)
     for file in lot.files:
@@ -131,7 +132,7 @@ def _recalled(folder: AnyPath, settings: Sampling, lot: PacketsLot) -> Iterator[
     try:
         for row in parts.pick(folder / "packets" / lot.path, "fingerprint", list(left)):
             if row["decoder"] == decoder:
-                made = list(_made(row, left.get(row["fingerprint"], ()), settings))
+                made = list(_made(row, left.get(row["fingerprint"], ()), settings, costs))
                 if made:  # once: the content may be there twice
                     yield from made
                     del left[row["fingerprint"]]
@@ -146,9 +147,11 @@ def unpacked(rows: Iterable[dict[str, Any]]) -> Iterator[Packets]:
             yield packing.unpack(PackedPackets(**{name: row[name] for name in PACKED}), row["fingerprint"])
 
 
-def _made(row: dict[str, Any], files: Iterable[HashedFile], settings: Sampling) -> Iterator[InspectedVideo]:
+def _made(
+    row: dict[str, Any], files: Iterable[HashedFile], settings: Sampling, costs: Costs
+) -> Iterator[InspectedVideo]:
     """The videos of files whose content has the packets of a row."""
     try:
-        yield from [demux.inspected(file, packets, settings) for packets in unpacked([row]) for file in files]
+        yield from [demux.inspected(file, packets, settings, costs) for packets in unpacked([row]) for file in files]
     except (packing.DamagedPackets, VideoError):
         return

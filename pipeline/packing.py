@@ -20,7 +20,7 @@ import xxhash
 from numpy.typing import NDArray
 
 from pipeline import decode_plan
-from pipeline.decode_plan import Flags, Numbers, PacketIndex
+from pipeline.decode_plan import PER_FRAME, CostModel, Flags, Numbers, PacketIndex
 from schemas.records import DecodeSteps, PackedPackets, Window
 
 FORMAT = 1  # of the binary: what is of another is not read
@@ -50,9 +50,11 @@ class Packets:
     tick_s: float
     zero_s: float
 
-    def steps(self, windows: Sequence[Window], tolerance_s: float | None) -> DecodeSteps | None:
-        """How to decode some windows; None where the packets do not tell."""
-        return decode_plan.steps(self.index, windows, tolerance_s) if self.is_plannable else None
+    def steps(
+        self, windows: Sequence[Window], tolerance_s: float | None, model: CostModel = PER_FRAME
+    ) -> DecodeSteps | None:
+        """How to decode some windows at least cost; None where the packets do not tell."""
+        return decode_plan.steps(self.index, windows, tolerance_s, model) if self.is_plannable else None
 
 
 def index(  # noqa: PLR0913  # four columns and how ticks become seconds

@@ -10,12 +10,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pipeline import sources
+from pipeline import costs, sources
 from pipeline.archive import Archive
 from pipeline.ledger import COLUMNS, Ledger
 from pipeline.settings import IndexSettings, Sampling, Space
 from pipeline.versions import versions
 from schemas.errors import ArchiveError
+from schemas.records import DecodeCost
 from xclip_core.config import FrameMeanConfig, ModelConfig, XClipConfig
 
 Run = dict[str, Any]
@@ -96,6 +97,12 @@ def covers(archive: Archive, space: str, folders: Iterable[str], *, everywhere: 
         for start in range(0, len(missing), ROWS_AT_ONCE)
         for row in archive.rows_of(found[-1]["space"], missing[start : start + ROWS_AT_ONCE]).values()
     )
+
+
+def costs_of(archive: Archive, space: str) -> dict[str, DecodeCost]:
+    """What decoding costs, as the last run of a space that knew has it."""
+    found = (costs.read(run["settings"]) for run in reversed(archive.runs()) if run["space"] == space)
+    return next(filter(None, found), {})
 
 
 # --- spaces

@@ -12,14 +12,23 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pipeline import demux, engine, packet_cache, plan, relink, sources
+from pipeline import costs, decode, demux, engine, packet_cache, plan, relink, sources
 from pipeline.archive import Archive
 from pipeline.engine import Stage
 from pipeline.ledger import COLUMNS, Ledger, VideoIds, read_before
 from pipeline.plan import VideoPlan
 from pipeline.relink import Evidence, Relinked
 from pipeline.settings import IndexSettings, Policy, Space
-from schemas.records import Failed, HashedFile, InspectedVideo, LettersByUri, PacketsPart, SourceFile, VideoRow
+from schemas.records import (
+    DecodeCost,
+    Failed,
+    HashedFile,
+    InspectedVideo,
+    LettersByUri,
+    PacketsPart,
+    SourceFile,
+    VideoRow,
+)
 
 WORKER_DIED = "worker_died"
 READERS = {"compare": "fingerprint", "inspect": "inspect"}  # the stage that opens files, by phase
@@ -57,6 +66,8 @@ class Job:
     folders: tuple[str, ...] = ()  # below which what is not there is gone
     keeps: tuple[str, ...] = ()  # spaces that tidying must leave alone
     weights: Mapping[str, list[float]] = field(default_factory=dict)  # size and time of the model's files
+    costs: costs.Costs = field(default_factory=dict)  # of decoding here, as an earlier run of the space had them
+    explain: bool = False  # how every unit is decoded is to be told
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +201,10 @@ def survey(job: Job, stock: Stock, scratch: Path) -> Survey:
     links = relink.relink(Evidence(stock.known, sources_read, left, sources.now_at))
     known = {uri: row for uri, row in stock.known.items() if row.video_id not in links.moved_ids}
     job = replace(job, known=known, is_taken=stock.is_taken)
-    inspected, bad = _inspected(job, sorted([*alone, *links.fresh], key=_place), scratch)
+    fresh: list[SourceFile | HashedFile] = [*alone, *links.fresh]
+    fresh.sort(key=_place)
+    job = _probed(job, fresh, scratch)
+    inspected, bad = _inspected(job, fresh, scratch)
     return Survey(
         job=job,
         plans=_plans(job, inspected),
@@ -246,6 +260,23 @@ def _with_copies(failures: Iterable[Failed], copies: Mapping[str, tuple[HashedFi
         yield from (replace(failed, record=copy) for copy in copies.get(plan.source_of(failed).fingerprint, ()))
 
 
+def _probed(job: Job, files: list[SourceFile | HashedFile], scratch: Path) -> Job:
+    """The job with what decoding costs, if that is not known and worth finding out."""
+    size_bytes = sum(plan.file_of(file).size_bytes for file in files)
+    if job.costs or not files or (size_bytes < costs.PROBE_BYTES and not job.explain):
+        return job
+    stage = Stage(
+        name="probe",
+        work=partial(decode.calibrate_files, job.space.model.image_size),
+        deadline_s=_deadline_s,
+        memory_bytes=plan.MEMORY_BYTES,
+        hostile=True,
+    )
+    results = engine.run([stage], costs.sample(files), engine=job.settings.engine, scratch=scratch)
+    # A file that cannot be probed tells why when it is inspected.
+    return replace(job, costs=costs.by_codec(cost for cost in results if isinstance(cost, DecodeCost)))
+
+
 def _inspected(
     job: Job, files: list[SourceFile | HashedFile], scratch: Path
 ) -> tuple[list[InspectedVideo], list[Failed]]:
@@ -262,7 +293,7 @@ def _recalled(job: Job, files: list[SourceFile | HashedFile], scratch: Path) -> 
     """Those videos whose packets are kept."""
     read = [file for file in files if isinstance(file, HashedFile)]
     lots = packet_cache.lots(job.archive, read) if read and job.archive.exists() else []
-    work = partial(packet_cache.recall, job.archive.folder, job.space.sampling)
+    work = partial(packet_cache.recall, job.archive.folder, job.space.sampling, job.costs)
     stage = Stage(name="recall", work=work)
     results = engine.run([stage], lots, engine=job.settings.engine, scratch=scratch) if lots else iter(())
     found = []
@@ -311,7 +342,7 @@ def _run(job: Job, phase: str, files: Sequence[Any], scratch: Path) -> Iterator[
         stages.append(
             Stage(
                 name="inspect",
-                work=partial(demux.inspect_files, job.space.sampling),
+                work=partial(demux.inspect_files, job.space.sampling, job.costs),
                 deadline_s=_deadline_s,
                 memory_bytes=plan.MEMORY_BYTES,
                 hostile=True,

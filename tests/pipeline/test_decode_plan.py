@@ -53,10 +53,26 @@ def test_a_key_frame_within_tolerance_costs_itself_alone() -> None:
     assert (found.feed.tolist(), found.chosen_m.tolist()) == ([6], [6])
 
 
-def test_without_a_key_frame_within_tolerance_the_first_frame_that_decoding_comes_to_is_taken() -> None:
+def test_without_a_key_frame_within_tolerance_decoding_ends_with_the_first_frame_near_enough() -> None:
     index = index_of("KPPPPPPPPP")
     found = plan(index, moments(index, 4, 8), np.array([0.2, 0.1]))
-    assert (found.feed.tolist(), found.chosen_m.tolist()) == (list(range(8)), [2, 7])
+    assert found.feed.tolist() == list(range(8))
+    assert found.chosen_m.tolist() == [4, 7]  # the very frame where decoding comes by it anyway
+
+
+def test_a_moment_is_shown_by_the_nearest_frame_that_is_decoded_anyway() -> None:
+    index = index_of("KPPbPPPKPPP")
+    found = plan(index, moments(index, 3, 5), np.array([0.2, 0.0]))
+    assert found.feed.tolist() == [0, 1, 2, 4, 5]  # without frame 3, which nobody predicts from
+    assert found.chosen_m[0] in (2, 4)
+    assert found.chosen_m[1] == 5
+
+
+def test_a_frame_that_decoding_cannot_make_is_not_taken_for_being_near() -> None:
+    # Frame 4 is shown before the key frame 3 and needs what lies before it: after a seek to 3 it comes out broken.
+    index = index_of("KPPKPPP", times=[0, 1, 2, 4, 3, 5, 6])
+    found = plan(index, moments(index, 3, 5), np.array([0.1, 0.0]))
+    assert (found.feed.tolist(), found.chosen_m.tolist()) == ([3, 4, 5], [3, 5])
 
 
 def test_an_emptied_decoder_is_worth_it_where_it_saves_more_than_it_costs() -> None:

@@ -32,10 +32,12 @@ def test_whatever_decides_a_vector_makes_another_space(change: dict) -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [{"context": "none"}, {"engine": "local"}, {"device": "cuda"}, {"model": "elsewhere"}]
+    "change",
+    [{"context": "none"}, {"engine": "local"}, {"device": "cuda"}, {"precision": "float32"}, {"model": "elsewhere"}],
 )
 def test_how_and_where_vectors_are_made_does_not(change: dict, tiny_model) -> None:
-    assert space_of(tiny_model, IndexSettings(**change)).id == space_of(tiny_model, IndexSettings()).id
+    exact = IndexSettings(tolerance_s=0.0)
+    assert space_of(tiny_model, replace(exact, **change)).id == space_of(tiny_model, exact).id
 
 
 def test_a_spaces_name_is_twelve_hex_digits_and_stays() -> None:
@@ -46,12 +48,18 @@ def test_a_spaces_name_is_twelve_hex_digits_and_stays() -> None:
 
 def test_the_stride_is_the_window_unless_said_otherwise() -> None:
     loose = {"frames": 8, "tolerance_s": None}
-    assert IndexSettings(window_s=4.0).sampling(8) == Sampling(window_s=4, stride_s=4, **loose)
-    assert IndexSettings(window_s=4.0, stride_s=2.0).sampling(8) == Sampling(window_s=4, stride_s=2, **loose)
+    asked = IndexSettings(model="any", window_s=4.0)
+    assert asked.sampling(8) == Sampling(window_s=4, stride_s=4, **loose)
+    assert replace(asked, stride_s=2.0).sampling(8) == Sampling(window_s=4, stride_s=2, **loose)
+
+
+def test_a_model_of_motion_takes_frames_that_are_nearly_the_very_ones() -> None:
+    assert IndexSettings(window_s=8.0).sampling(8).tolerance_s == 1 / 32
+    assert IndexSettings(window_s=8.0, tolerance_s=0.3).sampling(8).tolerance_s == 0.3
 
 
 def test_a_space_knows_its_weights_and_takes_the_models_frames(tiny_model) -> None:
-    space = space_of(tiny_model, IndexSettings(window_s=3.0))
+    space = space_of(tiny_model, IndexSettings(model="any", window_s=3.0))
     assert space.weights_hash == tiny_model.provenance.weights_hash
     assert space.sampling == Sampling(window_s=3, stride_s=3, frames=tiny_model.config.frames, tolerance_s=None)
 
