@@ -33,6 +33,8 @@ from schemas.errors import UndecodableVideo
 from schemas.records import DecodeCost, DecodedUnit, DecodeSteps, HashedFile, SourceFile, Unit
 from xclip_core.geometry import crop_offset, resized_shape, scaled_shape, squeezed
 
+# Blocks of frames that nobody predicts from are not smoothed: 3 % less work, and nothing that 224 pixels would show.
+LEAVE_UNFILTERED = {"skip_loop_filter": "noref"}
 CALIBRATION_S = 0.3
 SCALED_OF = 4  # of so many packets one is scaled in a calibration
 NOTHING_INTACT = "no intact frame could be decoded where the file says there are some"
@@ -140,6 +142,8 @@ def _take_planned(
         moments_of.setdefault(stamp, []).append(moment_s)
     try:
         with opened(unit.uri) as (container, stream):
+            if not unit.steps.is_exact:
+                stream.codec_context.options = LEAVE_UNFILTERED
             shots = _fed_frames(container, stream, unit.steps)
             picked = ((moment_s, shot) for shot in shots for moment_s in moments_of.get(shot.frame.pts, ()))
             taken = _resize_picked(picked, scale, posters_s)

@@ -246,4 +246,5 @@ def steps(
         index.stamp_n[n].astype("<i8").tobytes() for n in (found.feed, found.restarts, found.chosen_m)
     )
     cost_s = found.cost_s + model.scale_s * len(np.unique(found.chosen_m))
-    return DecodeSteps(feed, restarts, shows, cost_s, int(found.feed[-1] - found.feed[0]) + 1)
+    span = int(found.feed[-1] - found.feed[0]) + 1
+    return DecodeSteps(feed, restarts, shows, cost_s, span, is_exact=tolerance_s == 0)

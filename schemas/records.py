@@ -73,6 +73,7 @@ class DecodeSteps:
     shows: bytes  # for each moment, ascending, the frame that shows it
     cost: float  # of decoding and scaling: seconds by a calibrated cost model, frames by the default one
     span: int = 0  # packets from the first fed to the last, as one pass would decode them
+    is_exact: bool = True  # no tolerance was given: pictures must be those of one pass to the bit
 
 
 @dataclass(frozen=True, slots=True)

@@ -61,7 +61,7 @@ def test_people_read_it_as_a_table(index) -> None:
     code, out, _ = index("--explain")
     assert code == 0
     assert "how units are decoded" in out
-    assert "in one pass" in out
+    assert "all of it" in out
     assert "packets" in out
 
 

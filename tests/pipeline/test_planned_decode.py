@@ -242,3 +242,15 @@ def test_noise_is_read_without_complaint(codec: str, extradata: bytes | None) ->
     read = references.reader(codec, extradata)
     for packet in noise():
         assert read(memoryview(packet)).is_reference in (True, False)
+
+
+def test_the_loop_filter_is_left_out_with_a_tolerance_only_and_hardly_shows(path: Path, passes: list[str]) -> None:
+    unit = planned(path, EXACT)
+    assert unit.steps is not None
+    assert unit.steps.is_exact
+    filtered = decode.decode(unit, SIZE)
+    loose = replace(unit, steps=replace(unit.steps, is_exact=False))
+    unfiltered = decode.decode(loose, SIZE)
+    assert passes == []
+    assert np.abs(filtered.frames_NTHWC.astype(int) - unfiltered.frames_NTHWC).mean() < 1
+    assert not planned(path, replace(EXACT, tolerance_s=0.09)).steps.is_exact
