@@ -8,6 +8,8 @@ A uri is known here by 64 bits of its hash. Two uris of a million share them wit
 then size and time of both must agree before a file is wrongly left alone.
 """
 
+# F files of a run
+
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -17,6 +19,7 @@ from functools import cached_property
 from itertools import islice
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -59,7 +62,7 @@ _READ = pa.schema(
         ("video", pa.uint64()),  # and the space
         ("revision", pa.int32()),
         ("at", pa.timestamp("us", tz="UTC")),
-        ("uri", pa.string()),
+        ("place", pa.uint64()),
         ("size_bytes", pa.int64()),
         ("mtime_s", pa.float64()),
         ("fingerprint", pa.string()),
@@ -182,27 +185,45 @@ def read_before(batches: Callable[[list[str]], Iterable[Any]], files: Sequence[S
     `batches` gives columns of all rows of all spaces. A file is what it was if its size and time are those of the
     current row of a video that need not be read again; where spaces do not agree on its content, it must be.
     """
-    wanted = Keys([keys.of_texts([file.uri for file in files])])
+    looks = _Looks(files)
+    places = Keys([looks.place_F])
     videos = Keys(
-        _videos(batch.filter(wanted.has(keys.of_texts(batch["uri"].to_pylist()))))
+        _videos(batch.filter(places.has(keys.of_texts(batch["uri"].to_pylist()))))
         for batch in batches(["video_id", "space", "uri"])
     )
     if not len(videos):
         return []
-    by_look = {(file.uri, file.size_bytes, file.mtime_s): set[str]() for file in files}
     # All rows of these videos, wherever they were, since one that moved away says nothing of the place it had.
     with Heaps(_READ, "video") as rows:
         for batch in batches(READ_COLUMNS):
             rows.add(_readings(batch.filter(videos.has(_videos(batch)))))
-        for heap in rows:
-            current = last_of(heap, "video", ("revision", "at"))
-            trusted = current.filter(current["is_trusted"])
-            looks = zip(*(trusted[name].to_pylist() for name in ("uri", "size_bytes", "mtime_s")), strict=True)
-            for look, fingerprint in zip(looks, trusted["fingerprint"].to_pylist(), strict=True):
-                if look in by_look:
-                    by_look[look].add(fingerprint)
-    contents = (by_look[file.uri, file.size_bytes, file.mtime_s] for file in files)
-    return [HashedFile(file, next(iter(found))) for file, found in zip(files, contents, strict=True) if len(found) == 1]
+        found = pa.concat_tables(looks.matched(last_of(heap, "video", ("revision", "at"))) for heap in rows)
+    contents = found.group_by("file", use_threads=False).aggregate(
+        [("fingerprint", "count_distinct"), ("fingerprint", "first")]
+    )
+    agreed = contents.filter(pc.equal(contents["fingerprint_count_distinct"], 1)).sort_by("file")
+    known = zip(agreed["file"].to_pylist(), agreed["fingerprint_first"].to_pylist(), strict=True)
+    return [HashedFile(files[number], fingerprint) for number, fingerprint in known]
+
+
+class _Looks:
+    """Places, sizes and times of F files, in the order of the places' numbers."""
+
+    def __init__(self, files: Sequence[SourceFile]) -> None:
+        place_F = keys.of_texts([file.uri for file in files])
+        self._number_F = np.argsort(place_F, kind="stable")
+        self.place_F = place_F[self._number_F]
+        self._size_F = np.array([file.size_bytes for file in files], np.int64)[self._number_F]
+        self._mtime_F = np.array([file.mtime_s for file in files], np.float64)[self._number_F]
+
+    def matched(self, rows: pa.RecordBatch) -> pa.Table:
+        """The numbers of the files that look as trusted rows say, and what these say is in them."""
+        rows = rows.filter(rows["is_trusted"])
+        place, size, mtime = (rows[name].to_numpy() for name in ("place", "size_bytes", "mtime_s"))
+        at = np.minimum(np.searchsorted(self.place_F, place), len(self.place_F) - 1)
+        is_same = (self.place_F[at] == place) & (self._size_F[at] == size) & (self._mtime_F[at] == mtime)
+        numbers = pa.array(self._number_F[at[is_same]], pa.int64())
+        return pa.table({"file": numbers, "fingerprint": rows["fingerprint"].filter(pa.array(is_same))})
 
 
 def _videos(batch: Any) -> Numbers:
@@ -217,7 +238,8 @@ def _readings(batch: Any) -> pa.RecordBatch:
         pa.array(_videos(batch)),
         batch["revision"],
         batch["indexed_at"],
-        *(batch[name] for name in ("uri", "size_bytes", "mtime_s", "fingerprint")),
+        pa.array(keys.of_texts(batch["uri"].to_pylist())),
+        *(batch[name] for name in ("size_bytes", "mtime_s", "fingerprint")),
         pa.array([each[0] in READ and plan.is_settled(*each) for each in standing], pa.bool_()),
     ]
     return pa.RecordBatch.from_arrays(columns, schema=_READ)

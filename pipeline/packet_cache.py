@@ -10,21 +10,25 @@ table has which; workers get lots of fingerprints of one such file, in the order
 row groups that hold them. So nobody holds more packets than those of a lot, and no file is gone through more than once.
 """
 
+# F files of a run, N rows of packets
+
 from __future__ import annotations
 
 import uuid
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, fields, replace
 from datetime import UTC, datetime
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline import decode, delta_log, demux, keys, packing, parts, stores
 from pipeline.archive import Archive
 from pipeline.costs import Costs
+from pipeline.heaps import last_of
 from pipeline.keys import Keys
 from pipeline.packing import Packets
 from pipeline.settings import Sampling
@@ -33,9 +37,18 @@ from schemas.errors import VideoError
 from schemas.records import HashedFile, InspectedVideo, PackedPackets, PacketsLot, PacketsPart
 
 VIDEOS_PER_PART = 64
+VIDEOS_PER_LOT = 256
 MIN_VIDEOS_PER_PART = 8
 PARTS_PER_RUN = 16  # at least, unless they would be too small: whoever watches a run sees it go on
 DAMAGE = (OSError, pa.ArrowException, MemoryError)  # what reading of a damaged file ends with
+_KEPT = pa.schema(
+    [
+        ("content", pa.uint64()),  # the fingerprint as a number; should two share it, one is not found
+        ("kept_at", pa.timestamp("us", tz="UTC")),
+        ("path", pa.int64()),  # the number of the file
+        ("place", pa.int64()),  # the number of the row
+    ]
+)
 PACKED = [field.name for field in fields(PackedPackets)]
 
 
@@ -67,50 +80,57 @@ def _write(folder: str | AnyPath, rows: list[dict[str, Any]]) -> PacketsPart:
     return PacketsPart(path, file.stat().st_size, count)
 
 
-def lots(archive: Archive, files: Iterable[HashedFile]) -> list[PacketsLot]:
+def lots(archive: Archive, files: Sequence[HashedFile]) -> list[PacketsLot]:
     """Where the packets of files are kept, for those of whose contents they are."""
-    by_content: dict[str, list[HashedFile]] = defaultdict(list)
-    for file in files:
-        by_content[file.fingerprint].append(file)
-    if not by_content or not archive.has_table("packets"):  # of before there was such a table
+    if not files or not archive.has_table("packets"):  # of before there was such a table
         return []
-    by_path: dict[str, list[tuple[int, str]]] = defaultdict(list)
-    for content, (_, path, place) in _places(archive, by_content).items():
-        by_path[path].append((place, content))
-    found = []
-    for path, placed in sorted(by_path.items()):
-        here = [file for _, content in sorted(placed) for file in by_content[content]]
-        found += [
-            PacketsLot(path, tuple(here[start : start + VIDEOS_PER_PART]))
-            for start in range(0, len(here), VIDEOS_PER_PART)
-        ]
-    return found
+    number_F = keys.of_texts([file.fingerprint for file in files])
+    paths, kept = _kept(archive, Keys([number_F]))
+    if not kept.num_rows:
+        return []
+    here = last_of(kept, "content", ("kept_at",))  # one row for each content, in the order of their numbers
+    content_N, path_N, place_N = (here[name].to_numpy() for name in ("content", "path", "place"))
+    at_F = np.minimum(np.searchsorted(content_N, number_F), len(content_N) - 1)
+    is_kept_F = content_N[at_F] == number_F
+    placed: dict[int, list[HashedFile]] = defaultdict(list)
+    order_F = np.lexsort((place_N[at_F], path_N[at_F]))
+    for number in order_F[is_kept_F[order_F]].tolist():
+        placed[int(path_N[at_F[number]])].append(files[number])
+    return [
+        PacketsLot(paths[path], tuple(some[start : start + VIDEOS_PER_LOT]))
+        for path, some in placed.items()
+        for start in range(0, len(some), VIDEOS_PER_LOT)
+    ]
 
 
-def _places(archive: Archive, wanted: Iterable[str]) -> dict[str, tuple[Any, str, int]]:
-    """Of each content whose packets can be used: when they were kept, in which file, and at which row of it."""
-    contents = set(wanted)
-    numbers = Keys([keys.of_texts(list(contents))])
-    decoder = decode.decoder()
-    found: dict[str, tuple[Any, str, int]] = {}
-    for file in delta_log.files(archive, "packets"):
-        for place, row in _rows(archive.folder / "packets" / file.path, numbers):
-            content, kept = row["fingerprint"], (row["kept_at"], file.path, place)
-            is_usable = row["format"] == packing.FORMAT and row["decoder"] == decoder and content in contents
-            if is_usable and (content not in found or found[content] < kept):
-                found[content] = kept
-    return found
+def _kept(archive: Archive, wanted: Keys) -> tuple[list[str], pa.RecordBatch]:
+    """The files of the table, and where in them are packets of some contents that can be used."""
+    paths = [file.path for file in delta_log.files(archive, "packets")]
+    found = [_none_kept()]
+    for number, path in enumerate(paths):
+        start = 0
+        for rows in _rows(archive.folder / "packets" / path):
+            content_N = keys.of_texts(rows["fingerprint"].to_pylist())
+            is_usable = pc.and_(pc.equal(rows["format"], packing.FORMAT), pc.equal(rows["decoder"], decode.decoder()))
+            place_N = np.arange(start, start + rows.num_rows)
+            columns = [pa.array(content_N), rows["kept_at"], pa.array([number] * rows.num_rows), pa.array(place_N)]
+            batch = pa.RecordBatch.from_arrays(columns, schema=_KEPT)
+            found.append(batch.filter(pc.and_(is_usable, wanted.has(content_N))))
+            start += rows.num_rows
+    return paths, pa.concat_batches(found)
 
 
-def _rows(file: AnyPath, wanted: Keys) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Rows of a file, with their numbers, that are of one of some contents; those before the first damage."""
-    columns, start = ["fingerprint", "format", "decoder", "kept_at"], 0
+def _none_kept() -> pa.RecordBatch:
+    """No rows."""
+    return pa.RecordBatch.from_pylist([], _KEPT)
+
+
+def _rows(file: AnyPath) -> Iterator[pa.RecordBatch]:
+    """What a file says of whose its packets are, as far as it can be read."""
     try:
-        for batch in parts.read_batches([file], parts.file_schema("packets"), columns):
-            is_wanted = wanted.has(keys.of_texts(batch["fingerprint"].to_pylist()))
-            places = pc.indices_nonzero(is_wanted).to_pylist()
-            yield from zip((start + place for place in places), batch.filter(is_wanted).to_pylist(), strict=True)
-            start += batch.num_rows
+        yield from parts.read_batches(
+            [file], parts.file_schema("packets"), ["fingerprint", "format", "decoder", "kept_at"]
+        )
     except DAMAGE:
         return
 

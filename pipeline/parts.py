@@ -28,7 +28,8 @@ SPLIT_COLUMNS = ["embedding.list.element"]
 REPEATED_COLUMNS = ["unit_id", "video_id", *("uri", "fingerprint", "codec", "status")]  # the last four: of exports
 REPEATED_WITH_PACKETS = ["decoder", "codec"]
 ROWS_PER_GROUP = 2048  # with an int8 context of 25 kB a clip, 50 MB: what a merge and a scan hold at a time
-PACKETS_PER_GROUP = 64  # videos: what a worker reads for a lot of them
+PACKETS_PER_GROUP = 512  # videos: what a worker reads for a lot of them, unless they are long
+PACKETS_BYTES_PER_GROUP = 4 << 20
 ROWS_PER_BATCH = 512
 # How a table is scanned that is too large to hold. With threads Arrow reads on until a gigabyte waits for whoever takes
 # the rows, whatever it is told of read-ahead; and it would fetch all that it wants of a file before the first row.
@@ -62,21 +63,33 @@ def options(schema: pa.Schema) -> dict[str, Any]:
 def write_batches(file: AnyPath, schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> int:
     """Writes batches as one file, holding one row group at a time; forced to a disk. Returns how many rows it has."""
     count, waiting = 0, 0
-    rows_per_group = PACKETS_PER_GROUP if "packets" in schema.names else ROWS_PER_GROUP
+    most = PACKETS_PER_GROUP if "packets" in schema.names else ROWS_PER_GROUP
     group: list[pa.RecordBatch] = []
     system, path = stores.arrow(file)
     with pq.ParquetWriter(path, schema, filesystem=system, **options(schema)) as writer:
         for batch in batches:
             group.append(batch)
             count, waiting = count + batch.num_rows, waiting + batch.num_rows
-            if waiting >= rows_per_group:
-                writer.write_table(pa.Table.from_batches(group, schema), rows_per_group)
+            if waiting >= most:
+                _write_group(writer, pa.Table.from_batches(group, schema))
                 group, waiting = [], 0
-        writer.write_table(pa.Table.from_batches(group, schema), rows_per_group)
+        if group or not count:
+            _write_group(writer, pa.Table.from_batches(group, schema))
     if isinstance(file, Path):  # a store has it when it says so
         with file.open("rb") as written:
             os.fsync(written.fileno())
     return count
+
+
+def _write_group(writer: pq.ParquetWriter, table: pa.Table) -> None:
+    """Writes rows as one row group; packets as so many that none is large, as those of a film are a thousand times
+    those of a clip.
+    """
+    if "packets" not in table.schema.names or not table.num_rows:
+        writer.write_table(table)
+        return
+    fitting = PACKETS_BYTES_PER_GROUP * table.num_rows // table.nbytes
+    writer.write_table(table, min(PACKETS_PER_GROUP, max(1, fitting)))
 
 
 def read_batches(
@@ -107,7 +120,7 @@ def pick(file: AnyPath, column: str, values: list[str]) -> Iterator[dict[str, An
     with pq.ParquetFile(path, filesystem=system, pre_buffer=False, page_checksum_verification=True) as opened:
         for number in range(opened.num_row_groups):
             is_wanted = pc.is_in(opened.read_row_group(number, [column])[column], value_set=wanted)
-            if is_wanted.true_count if isinstance(is_wanted, pa.BooleanArray) else pc.any(is_wanted).as_py():
+            if pc.any(is_wanted).as_py():
                 yield from opened.read_row_group(number, use_threads=False).filter(is_wanted).to_pylist()
 
 

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from pipeline import flows, packet_cache
 from pipeline.archive import Archive
 from pipeline.flows import index
 from pipeline.settings import IndexSettings
+from pipeline.survey import Survey, survey
 
 FOOTAGE = Path(__file__).parents[3] / "shared" / "footage"
 
@@ -63,3 +65,23 @@ def test_what_cannot_be_decoded_says_why(archive) -> None:
     failed = [row for row in videos.current_videos(space).to_pylist() if row["status"] == "failed"]
     assert len(failed) > 10
     assert all(row["error_kind"] in {"not_a_video", "undecodable"} and row["error"] for row in failed)
+
+
+def test_another_space_is_planned_as_if_every_file_were_opened(
+    archive, tiny_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plans: list[Survey] = []
+
+    def kept(*given) -> Survey:
+        plans.append(survey(*given))
+        return plans[-1]
+
+    monkeypatch.setattr(flows, "survey", kept)
+    settings = IndexSettings(model=str(tiny_weights), engine="local", window_s=1.0, stride_s=0.5)
+    videos, _ = archive
+    for folder in (videos.folder, tmp_path / "none"):
+        index(FOOTAGE, folder, settings, dry_run=True)
+    cached, fresh = plans
+    assert len(packet_cache.lots(videos, [item.video.source for item in cached.plans])) > 1
+    assert cached.plans == fresh.plans
+    assert [failed.kind for failed in cached.failures] == [failed.kind for failed in fresh.failures]

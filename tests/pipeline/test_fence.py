@@ -18,7 +18,7 @@ from pipeline.parts import write_part
 from pipeline.repair import repair
 from pipeline.verify import verify
 from schemas.errors import LeaseLost
-from schemas.records import Letter, VideoRow
+from schemas.records import Letter, PacketsPart, VideoRow
 from tests.pipeline.factories import add_video, embedded, log_run, unit_of, video_row
 from tests.pipeline.test_lease import change_holder, take
 
@@ -108,12 +108,13 @@ def commits_of(archive: Archive) -> dict[str, Callable[[], object]]:
         "clips": lambda: archive.commit_parts(parts),
         "videos": lambda: archive.commit_videos([row]),
         "letters": lambda: archive.commit_letters([letter_of(row)]),
+        "packets": lambda: archive.commit_packets([PacketsPart("part-of-packets.parquet", 1, 1)]),
         "merge": lambda: delta_log.replace(archive, "clips", delta_log.files(archive, "clips"), []),
         "restore": lambda: delta_log.restore(archive, "videos", 0),
     }
 
 
-@pytest.mark.parametrize("name", ["clips", "videos", "letters", "merge", "restore"])
+@pytest.mark.parametrize("name", ["clips", "videos", "letters", "packets", "merge", "restore"])
 def test_who_takes_over_shuts_the_one_before_out_of_every_commit(name: str, tmp_path: Path) -> None:
     """Also one that had made sure of its lease, and slept between that and the commit."""
     Archive.create(tmp_path)
@@ -146,7 +147,7 @@ def test_care_that_takes_over_shuts_out_a_run_that_slept(care: Callable[[Archive
     slept = Archive(tmp_path, take(tmp_path, "slept").term)
     change_holder(tmp_path, beat_s=time.time() - EXPIRY_S - 1)
     care(Archive(tmp_path))
-    for commit in ("clips", "videos", "letters"):
+    for commit in ("clips", "videos", "letters", "packets"):
         with pytest.raises(LeaseLost):
             commits_of(slept)[commit]()
     assert verify(tmp_path).problems == ()

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline import heaps, ledger
-from pipeline.ledger import Difference, Ledger, VideoIds
+from pipeline.ledger import Difference, Ledger, VideoIds, read_before
 from schemas import tables
-from schemas.records import SourceFile, VideoRow
+from schemas.records import HashedFile, SourceFile, VideoRow
 from tests.pipeline.factories import video_row
 
 A = SourceFile("/videos/a.mp4", 100, 1.0)
@@ -245,3 +245,44 @@ def test_ids_are_not_read_before_one_is_asked_for() -> None:
     assert asked == []
     assert ids.has(video_row().video_id)
     assert len(asked) == 1
+
+
+# --- across spaces
+
+
+def known_before(files, *rows) -> list[HashedFile]:
+    return read_before(lambda columns: [batch.select(columns) for batch in batches(rows)], list(files))
+
+
+def test_a_file_that_another_space_read_need_not_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(heaps, "ROWS_HELD", 1)
+    files = [A, replace(A, uri="/videos/b.mp4"), replace(A, uri="/videos/c.mp4")]
+    rows = [video_row(space="one"), video_row("/videos/b.mp4", space="two", fingerprint="f2")]
+    assert known_before(files, *rows) == [HashedFile(files[0], "f1"), HashedFile(files[1], "f2")]
+    assert known_before(files) == []
+
+
+@pytest.mark.parametrize(
+    ("rows", "is_known"),
+    [
+        pytest.param([{}], True, id="as it was"),
+        pytest.param([{"size_bytes": 101}], False, id="of another size"),
+        pytest.param([{"mtime_s": 2.0}], False, id="of another time"),
+        pytest.param([{"status": "duplicate"}], True, id="a copy"),
+        pytest.param([{"status": "partial", "permanent": True}], True, id="damaged for good"),
+        pytest.param([{"status": "partial", "attempts": 1}], False, id="to be tried again"),
+        pytest.param([{"status": "failed", "permanent": True}], False, id="failed"),
+        pytest.param([{}, {"revision": 2, "status": "gone"}], False, id="gone"),
+        pytest.param([{}, {"revision": 2, "mtime_s": 2.0}], False, id="changed since"),
+        pytest.param([{}, {"minutes": 1, "uri": "/videos/moved.mp4"}], False, id="moved since"),
+        pytest.param([{"mtime_s": 2.0}, {"minutes": 1}], True, id="touched since"),
+        pytest.param([{}, {"space": "two", "status": "failed"}], True, id="another space could not use it"),
+        pytest.param([{}, {"space": "two"}], True, id="two spaces agree"),
+        pytest.param([{}, {"space": "two", "fingerprint": "f2"}], False, id="two spaces do not agree"),
+        pytest.param([{}, {"space": "two", "fingerprint": "f2", "mtime_s": 2.0}], True, id="one knows another state"),
+    ],
+)
+def test_what_another_space_knows_of_a_file_is_its_current_row(rows, is_known) -> None:
+    video_id = video_row().video_id
+    found = known_before([A], *(video_row(**{"video_id": video_id, **changes}) for changes in rows))
+    assert found == ([HashedFile(A, "f1")] if is_known else [])
