@@ -25,7 +25,8 @@ from schemas.records import EmbeddedUnit, Part, UnitOutcome
 # The columns that compress by splitting floats into byte planes (902 bytes per 512-d vector).
 SPLIT_COLUMNS = ["embedding.list.element"]
 REPEATED_COLUMNS = ["unit_id", "video_id", *("uri", "fingerprint", "codec", "status")]  # the last four: of exports
-ROWS_PER_GROUP = 2048  # with an int8 context of 25 kB a clip, 50 MB: what a merge and a scan hold at a time
+# A search reads the groups that its candidates are in, so that they are small; much smaller ones would take more room.
+ROWS_PER_GROUP = 256  # with an int8 context of 25 kB a clip, 6 MB: what a merge and a scan hold at a time
 ROWS_PER_BATCH = 512
 # How a table is scanned that is too large to hold. With threads Arrow reads on until a gigabyte waits for whoever takes
 # the rows, whatever it is told of read-ahead; and it would fetch all that it wants of a file before the first row.
@@ -65,9 +66,12 @@ def write_batches(file: AnyPath, schema: pa.Schema, batches: Iterable[pa.RecordB
             group.append(batch)
             count, waiting = count + batch.num_rows, waiting + batch.num_rows
             if waiting >= ROWS_PER_GROUP:
-                writer.write_table(pa.Table.from_batches(group, schema))
-                group, waiting = [], 0
-        writer.write_table(pa.Table.from_batches(group, schema))
+                table, waiting = pa.Table.from_batches(group, schema), waiting % ROWS_PER_GROUP
+                whole = table.num_rows - waiting
+                writer.write_table(table[:whole], row_group_size=ROWS_PER_GROUP)
+                group = table[whole:].to_batches()
+        if waiting or not count:
+            writer.write_table(pa.Table.from_batches(group, schema))
     if isinstance(file, Path):  # a store has it when it says so
         with file.open("rb") as written:
             os.fsync(written.fileno())
