@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gc
 import json
 import signal
 import subprocess
@@ -268,6 +269,19 @@ def test_a_search_waits_for_no_library_that_it_does_not_use(options: tuple[str, 
     assert {"torch", "faiss", "deltalake", "safetensors"} <= loaded
     others = {"ray", "av", "open_clip", "torchvision", "timm", "transformers", "huggingface_hub", "jinja2", "PIL"}
     assert (others | {"torch._dynamo"}) & loaded == set()
+
+
+def test_a_search_leaves_the_garbage_collector_as_it_was(footage, archive: Path) -> None:
+    assert gc.isenabled()
+    assert footage("search", archive, "snow")[0] == 0
+    assert footage("search", "/nowhere", "snow")[0] == 1
+    assert gc.isenabled()
+    gc.disable()
+    try:
+        assert footage("search", archive, "snow")[0] == 0
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
 
 
 def test_the_readme_shows_every_command() -> None:
