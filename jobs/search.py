@@ -29,21 +29,29 @@ def search(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Find the moments that fit a text best."""
-    from pipeline import contact_sheet, serving
+    with console.without_garbage_collection():
+        answer = _answer(archive, text, top=top, rerank=not no_rerank, model=model, space=space)
+        if html is not None:
+            from pipeline import contact_sheet
+
+            contact_sheet.write(answer, archive, html)
+        if as_json:
+            hits = [asdict(hit) for hit in answer.hits]
+            console.print_json({"text": text, "searched": answer.searched, "reranked": answer.reranked, "hits": hits})
+            return
+        _print(answer)
+        if html is not None:
+            console.messages().print(f"contact sheet: {html.absolute()}", soft_wrap=True, markup=False)
+
+
+def _answer(archive: str, text: str, *, top: int, rerank: bool, model: str | None, space: str | None) -> Answer:
+    """What the archive has, after a word of caution where the model needs one."""
     from pipeline import search as searching
+    from pipeline import serving
 
     opened = serving.open_space(archive, model, space)
     console.caution(opened.notes)
-    answer = searching.search(opened, text, top=top, rerank=not no_rerank)
-    if html is not None:
-        contact_sheet.write(answer, archive, html)
-    if as_json:
-        hits = [asdict(hit) for hit in answer.hits]
-        console.print_json({"text": text, "searched": answer.searched, "reranked": answer.reranked, "hits": hits})
-        return
-    _print(answer)
-    if html is not None:
-        console.messages().print(f"contact sheet: {html.absolute()}", soft_wrap=True, markup=False)
+    return searching.search(opened, text, top=top, rerank=rerank)
 
 
 def _print(answer: Answer) -> None:

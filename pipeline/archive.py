@@ -29,6 +29,7 @@ from pyarrow import fs
 from pipeline import keys, parts, stores
 from pipeline.heaps import last_of
 from pipeline.keys import Keys
+from pipeline.places import ClipReader, Places, of_dataset
 from pipeline.stores import AnyPath
 from schemas import tables
 from schemas.errors import ArchiveError, LeaseLost, first_line
@@ -115,14 +116,18 @@ class Archive:
                 f"the table {name!r} of {self.folder} cannot be read{asked}: {first_line(error)}"
             ) from error
 
-    def _dataset(self, name: str) -> Any:
-        """A table for scanning, through Arrow's own file system.
+    def _dataset(self, name: str, columns: Iterable[str] | None = None) -> Any:
+        """A table for scanning, or some columns of it, through Arrow's own file system.
 
         With Delta's, which is Python, read-ahead threads that outlive the interpreter abort the process at its end.
         """
         system, path = stores.arrow(self.folder / name)
         native = fs.SubTreeFileSystem(path, system)
-        return self.table(name).to_pyarrow_dataset(filesystem=native)
+        table = self.table(name)
+        # Of each column of each file the log says what it is between, which takes longer to tell Arrow than to read.
+        schema = pa.schema(table.schema().to_arrow())
+        wanted = schema if columns is None else pa.schema([schema.field(column) for column in columns])
+        return table.to_pyarrow_dataset(filesystem=native, schema=wanted)
 
     def _read(self, name: str, columns: list[str] | None = None, **equal: str) -> pa.Table:
         """Rows of a table where each column in `equal` has that value."""
@@ -130,7 +135,8 @@ class Archive:
         for column, value in equal.items():
             term = pc.field(column) == value
             condition = term if condition is None else condition & term
-        return self._dataset(name).to_table(columns=columns, filter=condition)
+        needed = None if columns is None else dict.fromkeys([*columns, *equal])
+        return self._dataset(name, needed).to_table(columns=columns, filter=condition)
 
     def version(self, name: str) -> int:
         """The number of the table's last commit."""
@@ -184,9 +190,13 @@ class Archive:
         rows = (found if statuses is None else found.filter(pc.is_in(found["status"], pa.array(statuses)))).to_pylist()
         return {row["uri"]: VideoRow(**row) for row in sorted(rows, key=lambda row: row["status"] != "gone")}
 
-    def uris(self, space: str) -> dict[str, str]:
-        """Where each current video of a space is, by video_id."""
-        rows = self.current_videos(space, [])
+    def uris(self, space: str, video_ids: Iterable[str] | None = None) -> dict[str, str]:
+        """Where each current video of a space is, or each of those named, by video_id."""
+        wanted = pc.field("space") == space
+        if video_ids is not None:
+            wanted &= pc.is_in(pc.field("video_id"), pa.array(sorted(set(video_ids)), pa.string()))
+        videos = self._dataset("videos", [*CURRENT, "space"])
+        rows = current_rows(videos.to_table(columns=CURRENT, filter=wanted))
         return dict(zip(rows["video_id"].to_pylist(), rows["uri"].to_pylist(), strict=True))
 
     def commit_videos(self, rows: Iterable[VideoRow]) -> None:
@@ -277,12 +287,18 @@ class Archive:
         stream = parts.STREAM | {"batch_size": parts.ROWS_PER_BATCH}
         yield from self._dataset("clips").to_batches(columns=columns, filter=pc.field("space") == space, **stream)
 
-    def clips_by_id(self, space: str, clip_ids: list[str], columns: list[str]) -> dict[str, dict[str, Any]]:
-        """Rows of the named clips, by clip_id."""
-        wanted = pc.is_in(pc.field("clip_id"), pa.array(clip_ids, pa.string())) & (pc.field("space") == space)
-        needed = list(dict.fromkeys([*columns, "clip_id"]))
-        rows = self._dataset("clips").to_table(columns=needed, filter=wanted).to_pylist()
-        return {row["clip_id"]: row for row in rows}
+    def clip_reader(self, space: str, places: Places | None = None) -> ClipReader:
+        """Rows of named clips of a space, as the table is now. `places` says where they were, if that is known."""
+        return ClipReader(self._dataset("clips"), space, places)
+
+    def places(self, space: str) -> Places:
+        """Where the clips of a space lie."""
+        return of_dataset(self._dataset("clips"), space)
+
+    def clip_files(self, space: str) -> set[str]:
+        """The files that the clips of a space are in, as `places` names them."""
+        found = self._dataset("clips").get_fragments(filter=pc.field("space") == space)
+        return {fragment.path for fragment in found}
 
     def pending_units(self, space: str) -> tuple[dict[str, UnitOutcome], dict[str, int]]:
         """Units that are committed although no video row shows them, and the highest such revision by video_id."""

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from urllib.parse import quote
 
-from pipeline import pages, sources
+from pipeline import sources
 from pipeline.search import Answer
 from schemas.records import Hit
 
@@ -31,6 +31,8 @@ def link(hit: Hit) -> str:
 
 def render(answer: Answer, archive: str | Path) -> str:
     """The page. Every text in it is escaped: file names are as hostile as files."""
+    from pipeline import pages  # a search that makes none does not wait for Jinja
+
     cards = [
         {
             "hit": hit,

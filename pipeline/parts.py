@@ -27,7 +27,8 @@ from schemas.records import EmbeddedUnit, Part, UnitOutcome
 SPLIT_COLUMNS = ["embedding.list.element"]
 REPEATED_COLUMNS = ["unit_id", "video_id", *("uri", "fingerprint", "codec", "status")]  # the last four: of exports
 REPEATED_WITH_PACKETS = ["decoder", "codec"]
-ROWS_PER_GROUP = 2048  # with an int8 context of 25 kB a clip, 50 MB: what a merge and a scan hold at a time
+# A search reads the groups that its candidates are in, so that they are small; much smaller ones would take more room.
+ROWS_PER_GROUP = 256  # with an int8 context of 25 kB a clip, 6 MB: what a merge and a scan hold at a time
 PACKETS_PER_GROUP = 512  # videos: what a worker reads for a lot of them, unless they are long
 PACKETS_BYTES_PER_GROUP = 4 << 20
 ROWS_PER_BATCH = 512
@@ -71,25 +72,25 @@ def write_batches(file: AnyPath, schema: pa.Schema, batches: Iterable[pa.RecordB
             group.append(batch)
             count, waiting = count + batch.num_rows, waiting + batch.num_rows
             if waiting >= most:
-                _write_group(writer, pa.Table.from_batches(group, schema))
-                group, waiting = [], 0
-        if group or not count:
-            _write_group(writer, pa.Table.from_batches(group, schema))
+                table, waiting = pa.Table.from_batches(group, schema), waiting % most
+                whole = table.num_rows - waiting
+                _write_groups(writer, table[:whole], most)
+                group = table[whole:].to_batches()
+        if waiting or not count:
+            _write_groups(writer, pa.Table.from_batches(group, schema), most)
     if isinstance(file, Path):  # a store has it when it says so
         with file.open("rb") as written:
             os.fsync(written.fileno())
     return count
 
 
-def _write_group(writer: pq.ParquetWriter, table: pa.Table) -> None:
-    """Writes rows as one row group; packets as so many that none is large, as those of a film are a thousand times
-    those of a clip.
+def _write_groups(writer: pq.ParquetWriter, table: pa.Table, most: int) -> None:
+    """Writes rows as row groups of at most `most`; packets as so few that no group is large, as those of a film are a
+    thousand times those of a clip.
     """
-    if "packets" not in table.schema.names or not table.num_rows:
-        writer.write_table(table)
-        return
-    fitting = PACKETS_BYTES_PER_GROUP * table.num_rows // table.nbytes
-    writer.write_table(table, min(PACKETS_PER_GROUP, max(1, fitting)))
+    if "packets" in table.schema.names and table.num_rows:
+        most = min(most, max(1, PACKETS_BYTES_PER_GROUP * table.num_rows // table.nbytes))
+    writer.write_table(table, row_group_size=most)
 
 
 def read_batches(

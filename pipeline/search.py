@@ -47,14 +47,15 @@ def search(opened: OpenSpace, text: str, *, top: int = 10, rerank: bool = True) 
     index = vectors.open_current(opened.archive, opened.space, opened.model.config.embed_dim)
     # Ranks come from the model's score, so that recall must reach deeper than the page that is shown.
     recalled = dict(index.search(query_E, max(top, RECALL_DEPTH) if rerank else top))
-    columns = ["video_id", "start_s", "end_s", "thumbnail", "embedding", "context"]
-    clips = opened.archive.clips_by_id(opened.space, list(recalled), columns if rerank else columns[:4])
+    reader = opened.archive.clip_reader(opened.space, index.places)
+    clips = reader.rows(list(recalled), ["embedding", "context"] if rerank else [])
     scores = _rerank(opened.model, text, clips) if rerank else _plain(opened.model, recalled)
     # Ties are broken by id, so that the same question always has the same answer.
     best = sorted(clips, key=lambda clip_id: (-scores[clip_id], clip_id))[:top]
-    uris = opened.archive.uris(opened.space)
-    hits = tuple(_hit(rank, clips[c], uris, scores[c], recalled[c]) for rank, c in enumerate(best, start=1))
-    thumbnails = tuple(clips[clip_id]["thumbnail"] for clip_id in best)
+    shown = reader.rows(best, ["video_id", "start_s", "end_s", "thumbnail"])
+    uris = opened.archive.uris(opened.space, (clip["video_id"] for clip in shown.values()))
+    hits = tuple(_hit(rank, shown[c], uris, scores[c], recalled[c]) for rank, c in enumerate(best, start=1))
+    thumbnails = tuple(shown[clip_id]["thumbnail"] for clip_id in best)
     return Answer(text, hits, thumbnails, index.count, rerank, time.perf_counter() - began)
 
 

@@ -22,8 +22,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from pipeline import keys, stores
+from pipeline import keys, places, stores
 from pipeline.archive import Archive
+from pipeline.places import PLACES_FILE, Places
 from pipeline.stores import AnyPath, Remote
 from schemas.errors import ArchiveError, first_line
 
@@ -37,6 +38,7 @@ class VectorIndex:
 
     index: faiss.Index
     videos_version: int
+    places: Places | None = None  # where the clips were when it was built
 
     @property
     def count(self) -> int:
@@ -68,8 +70,9 @@ def build(archive: Archive, space: str, width: int) -> VectorIndex:
     index = faiss.IndexIDMap2(faiss.IndexFlatIP(width))
     if clips.num_rows:
         index.add_with_ids(_matrix(clips["embedding"], width), to_faiss_ids(clips["clip_id"].to_pylist()))
-    _publish(index, archive.index_folder(space), version)
-    return VectorIndex(index, version)
+    made = VectorIndex(index, version, archive.places(space))
+    _publish(made, archive.index_folder(space))
+    return made
 
 
 def _matrix(column: pa.ChunkedArray, width: int) -> NDArray[np.float32]:
@@ -80,37 +83,40 @@ def _matrix(column: pa.ChunkedArray, width: int) -> NDArray[np.float32]:
     return np.ascontiguousarray(flat.reshape(-1, width), np.float32)
 
 
-def _publish(index: faiss.Index, folder: AnyPath, version: int) -> None:
+def _publish(made: VectorIndex, folder: AnyPath) -> None:
     """Writes beside the old indexes, and drops all but the newest."""
-    target = folder / str(version)
+    target = folder / str(made.videos_version)
     if isinstance(target, Path):
-        if not _rename_into_place(index, target, version):
+        if not _rename_into_place(made, target):
             return
     else:
-        _upload(index, target, version)
+        _upload(made, target)
     _drop_others(target)
 
 
-def _upload(index: faiss.Index, target: Remote, version: int) -> None:
+def _upload(made: VectorIndex, target: Remote) -> None:
     """Puts an index into a store; two processes that do so at once write the same."""
     with tempfile.TemporaryDirectory(prefix="footage-") as name:
-        _write(index, Path(name), version)
-        for file in (INDEX_FILE, MANIFEST):
+        _write(made, Path(name))
+        for file in (INDEX_FILE, PLACES_FILE, MANIFEST):
             stores.upload(Path(name, file), target / file)
 
 
-def _write(index: faiss.Index, folder: Path, version: int) -> None:
-    """The two files of an index."""
-    faiss.write_index(index, str(folder / INDEX_FILE))
-    (folder / MANIFEST).write_text(json.dumps({"videos_version": version, "clips": index.ntotal, "type": "flat"}))
+def _write(made: VectorIndex, folder: Path) -> None:
+    """The files of an index."""
+    faiss.write_index(made.index, str(folder / INDEX_FILE))
+    if made.places is not None:
+        made.places.save(folder)
+    said = {"videos_version": made.videos_version, "clips": made.count, "type": "flat"}
+    (folder / MANIFEST).write_text(json.dumps(said))
 
 
-def _rename_into_place(index: faiss.Index, target: Path, version: int) -> bool:
+def _rename_into_place(made: VectorIndex, target: Path) -> bool:
     """Publishes an index on this machine; False when another process was faster."""
     draft = target.parent / f".draft-{uuid.uuid4().hex}"
     draft.mkdir(parents=True)
     try:
-        _write(index, draft, version)
+        _write(made, draft)
         os.replace(draft, target)  # noqa: PTH105  # atomic, and says so
     except (OSError, RuntimeError):  # FAISS raises the second where it cannot write
         # Another process published meanwhile: this version (same table, same index), or a newer one and swept this.
@@ -135,9 +141,22 @@ def _published(folder: AnyPath) -> bool:
 
 
 def _read(folder: AnyPath) -> faiss.Index:
-    """An index from its folder. Raises OSError, or FAISS' RuntimeError for a file that is cut short."""
+    """An index from its folder. Raises OSError, or FAISS' RuntimeError for a file that is cut short.
+
+    Its vectors stay in the file, which is mapped into memory: nobody changes a published index, and one that is swept
+    lives on until it is closed, as does the copy of one in a store.
+    """
     with stores.local_copy(folder / INDEX_FILE) as file:
-        return faiss.read_index(str(file))
+        return faiss.read_index(str(file), faiss.IO_FLAG_MMAP_IFC)
+
+
+def _read_places(folder: AnyPath) -> Places | None:
+    """The places that an index keeps; None where it is older than such, or they are damaged: a search finds them."""
+    try:
+        with stores.local_copy(folder / PLACES_FILE) as file:
+            return places.load(file)
+    except OSError:
+        return None
 
 
 def check(archive: Archive, space: str, version: int, ids_N: NDArray[np.uint64] | None) -> str | None:
@@ -164,8 +183,11 @@ def check(archive: Archive, space: str, version: int, ids_N: NDArray[np.uint64] 
 
 
 def refresh(archive: Archive, space: str, width: int) -> None:
-    """Leaves the index of the videos committed now, and no other, drafts of killed processes included."""
-    open_current(archive, space, width)
+    """Leaves the index of the videos committed now, which knows where their clips lie now, and no other index."""
+    found = open_current(archive, space, width)
+    if found.places is None or not archive.clip_files(space).issuperset(found.places.files):  # files were merged
+        stores.remove_tree(archive.index_folder(space) / str(found.videos_version))
+        build(archive, space, width)
     _drop_others(archive.index_folder(space) / str(archive.version("videos")))
 
 
@@ -181,7 +203,7 @@ def open_current(archive: Archive, space: str, width: int) -> VectorIndex:
     folder = archive.index_folder(space) / str(version)
     if _published(folder):
         try:
-            return VectorIndex(_read(folder), version)
+            return VectorIndex(_read(folder), version, _read_places(folder))
         # Cut short by a full disk or a power cut, FAISS has no error of its own for that; or swept in this instant.
         except (RuntimeError, FileNotFoundError):
             stores.remove_tree(folder)

@@ -136,6 +136,11 @@ HEAVY = {"torch", "open_clip", "ray", "faiss", "deltalake", "transformers", "typ
         pytest.param("import schemas.records, schemas.errors", HEAVY | {"av", "pyarrow"}, id="the records"),
         pytest.param("import pipeline.engine", HEAVY | {"av"}, id="the engine, before it runs"),
         pytest.param("import xclip_core", HEAVY | {"av", "numpy"}, id="the model library, before it is used"),
+        pytest.param(
+            "import pipeline.serving, pipeline.search, pipeline.tagging",
+            {"ray", "av", "open_clip", "torchvision", "transformers", "huggingface_hub", "jinja2", "PIL", "typer"},
+            id="asking",
+        ),
         pytest.param("import xclip_core.hub", {"ray", "faiss", "deltalake", "av", "pipeline"}, id="the model library"),
     ],
 )

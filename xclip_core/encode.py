@@ -12,8 +12,8 @@ from torch.nn import functional as F
 
 from schemas.errors import ShapeError
 from xclip_core.config import ModelConfig
+from xclip_core.frame_mean import FrameMean
 from xclip_core.model import XClip
-from xclip_core.openclip import FrameMean
 from xclip_core.preprocess import normalise
 from xclip_core.tokenise import tokenise
 

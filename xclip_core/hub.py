@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from schemas.errors import InputError
-from xclip_core import checkpoint, download, openclip
+from xclip_core import checkpoint, frame_mean
 from xclip_core.checkpoint import Checkpoint
 from xclip_core.config import DEFAULT_MODEL
 from xclip_core.encode import Encoder
@@ -21,8 +21,8 @@ EMBEDDED = {DEFAULT_MODEL: Path(__file__).parent / "data" / "footage-tiny.safete
 
 def canonical_source(source: str) -> str:
     """A model source that means the same from any working directory: a name, or an absolute path."""
-    if openclip.is_name(source):
-        return openclip.canonical(source)
+    if frame_mean.is_name(source):
+        return frame_mean.canonical(source)
     return source if source in EMBEDDED or source in RELEASED else str(Path(source).absolute())
 
 
@@ -33,6 +33,8 @@ def locate(source: str | Path) -> Path:
     """
     name = str(source)
     if name in RELEASED:
+        from xclip_core import download  # with the HTTP client that it brings, longer than reading the weights
+
         return download.fetch(name)
     path = EMBEDDED.get(name, Path(source))
     if not path.exists():
@@ -48,12 +50,12 @@ def locate(source: str | Path) -> Path:
 
 def weights_file(source: str) -> Path | None:
     """Where the weights that `load_encoder` reads lie; None where only open_clip knows."""
-    return openclip.file_of(source) if openclip.is_name(source) else locate(source)
+    return frame_mean.file_of(source) if frame_mean.is_name(source) else locate(source)
 
 
 def open_checkpoint(source: str | Path, *, frames: int | None = None, image_size: int | None = None) -> Checkpoint:
     """The weights that `load` makes a model of."""
-    if openclip.is_name(str(source)):
+    if frame_mean.is_name(str(source)):
         raise InputError(
             f"{source} is a frame-mean encoder, which indexes, searches and tags; X-CLIP weights are needed here. "
             "To start X-CLIP from CLIP, name CLIP's own file"
@@ -93,6 +95,8 @@ def load_encoder(
 
     What indexing, searching and tagging use: both kinds encode clips and texts and score them.
     """
-    if openclip.is_name(str(source)):
+    if frame_mean.is_name(str(source)):
+        from xclip_core import openclip  # see frame_mean
+
         return openclip.load(str(source), frames=frames, image_size=image_size, device=device, dtype=dtype)
     return load(source, frames=frames, image_size=image_size, device=device, dtype=dtype)

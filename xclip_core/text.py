@@ -34,7 +34,9 @@ class TextEncoder(nn.Module):
     def __init__(self, config: XClipConfig) -> None:
         super().__init__()
         W = config.text_width
-        self.token_embedding = nn.Embedding(config.vocab_size, W)
+        # As all the rest without initial values: on a model of shapes torch would load its compiler to draw them.
+        empty = torch.empty(config.vocab_size, W)
+        self.token_embedding = nn.Embedding.from_pretrained(empty, freeze=False)  # type: ignore[no-untyped-call]
         self.positional_embedding = nn.Parameter(torch.empty(config.context_length, W))
         self.transformer = TextLayers(W, config.text_layers)
         self.ln_final = nn.LayerNorm(W)

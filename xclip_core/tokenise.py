@@ -8,26 +8,45 @@ Rows are cut to the longest text of the batch, which is exact (spec §5).
 
 from __future__ import annotations
 
+import importlib.util
 import re
 from collections.abc import Sequence
 from functools import lru_cache
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
-import open_clip
 import torch
-from open_clip.tokenizer import SimpleTokenizer
 from torch import Tensor
 
 from schemas.errors import InputError, first_line
-from xclip_core import download
 
 CONTEXT_LENGTH = 77
 
 
 @lru_cache(maxsize=1)
-def _tokeniser() -> SimpleTokenizer:
+def _tokeniser() -> Any:
     """The BPE tables; about 0.1 s to read, the same for every model."""
-    return SimpleTokenizer()
+    return _tokenizer_module().SimpleTokenizer()
+
+
+def _tokenizer_module() -> ModuleType:
+    """`open_clip.tokenizer` without its package, which would import torchvision, timm and transformers for all models.
+
+    The file stands alone; should a later open_clip change that, the package is imported after all.
+    """
+    package = importlib.util.find_spec("open_clip")
+    assert package is not None, "open_clip_torch is a dependency of this package"
+    file = Path(*package.submodule_search_locations or (), "tokenizer.py")
+    spec = importlib.util.spec_from_file_location(f"{__name__}.of_open_clip", file)
+    assert spec is not None, "the name ends in .py"
+    assert spec.loader is not None, "the name ends in .py"
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except (ImportError, OSError):  # it imports its neighbours, or lies somewhere else
+        return importlib.import_module("open_clip.tokenizer")
+    return module
 
 
 def tokenise(texts: Sequence[str], *, context_length: int = CONTEXT_LENGTH, arch: str | None = None) -> Tensor:
@@ -50,6 +69,8 @@ def tokenise(texts: Sequence[str], *, context_length: int = CONTEXT_LENGTH, arch
 @lru_cache(maxsize=4)
 def _tokeniser_of(arch: str) -> Any:
     """open_clip's tokeniser for an architecture."""
+    import open_clip
+
     try:
         return open_clip.get_tokenizer(arch)
     except ImportError as error:
@@ -63,6 +84,10 @@ def _tokeniser_of(arch: str) -> Any:
 
 def _advice(arch: str, error: Exception) -> str:
     """What to do about a tokeniser that cannot be had."""
+    import open_clip
+
+    from xclip_core import download
+
     name = open_clip.get_model_config(arch)["text_cfg"].get("hf_tokenizer_name")
     if name is None:
         return f"the tokeniser of {arch} is not to be had ({first_line(error)})"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gc
 import json
 import signal
 import subprocess
@@ -243,10 +244,44 @@ def test_wrong_usage_ends_with_2(footage, arguments) -> None:
     assert footage(*arguments)[0] == 2
 
 
-def test_help_needs_no_heavy_library() -> None:
-    code = "import sys, jobs.__main__; print(*{name.split('.')[0] for name in sys.modules})"
-    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
-    assert HEAVY & set(loaded) == set()
+def loaded_after(*arguments: object) -> set[str]:
+    """The modules that a process has loaded when a command has ended in it, by their full names."""
+    code = """if True:
+        import sys
+        from jobs.__main__ import main
+        try:
+            main(sys.argv[1:])
+        except SystemExit as end:
+            assert not end.code, end.code
+        print("loaded:", *sys.modules)"""
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    return set(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split("loaded:")[1].split())
+
+
+@pytest.mark.parametrize("command", [None, *(each.callback.__name__ for each in app.registered_commands)])
+def test_help_needs_no_heavy_library(command: str | None) -> None:
+    assert HEAVY & loaded_after(*filter(None, [command, "--help"])) == set()
+
+
+@pytest.mark.parametrize("options", [(), ("--no-rerank",), ("--json",)])
+def test_a_search_waits_for_no_library_that_it_does_not_use(options: tuple[str, ...], archive: Path) -> None:
+    loaded = loaded_after("search", archive, "snow", *options)
+    assert {"torch", "faiss", "deltalake", "safetensors"} <= loaded
+    others = {"ray", "av", "open_clip", "torchvision", "timm", "transformers", "huggingface_hub", "jinja2", "PIL"}
+    assert (others | {"torch._dynamo"}) & loaded == set()
+
+
+def test_a_search_leaves_the_garbage_collector_as_it_was(footage, archive: Path) -> None:
+    assert gc.isenabled()
+    assert footage("search", archive, "snow")[0] == 0
+    assert footage("search", "/nowhere", "snow")[0] == 1
+    assert gc.isenabled()
+    gc.disable()
+    try:
+        assert footage("search", archive, "snow")[0] == 0
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
 
 
 def test_the_readme_shows_every_command() -> None:

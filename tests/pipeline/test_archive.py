@@ -253,10 +253,10 @@ def test_clips_are_found_by_id_in_their_own_space_only(archive: Archive) -> None
     add_video(archive, clips=3, space="other")
     ids = archive.visible_clips(SPACE, ["clip_id"])["clip_id"].to_pylist()
     foreign = archive.visible_clips("other", ["clip_id"])["clip_id"].to_pylist()
-    found = archive.clips_by_id(SPACE, [ids[2], ids[0], foreign[0], "0" * 16], ["start_s"])
+    found = archive.clip_reader(SPACE).rows([ids[2], ids[0], foreign[0], "0" * 16], ["start_s"])
     assert set(found) == {ids[0], ids[2]}
     assert found[ids[0]].keys() == {"clip_id", "start_s"}
-    assert archive.clips_by_id(SPACE, [], ["start_s"]) == {}
+    assert archive.clip_reader(SPACE).rows([], ["start_s"]) == {}
 
 
 def test_a_part_says_what_is_in_it(archive: Archive) -> None:

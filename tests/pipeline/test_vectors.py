@@ -108,6 +108,18 @@ def test_an_index_of_this_version_is_read_and_not_built(archive: Archive, monkey
     assert vectors.open_current(archive, SPACE, WIDTH).search(query_E, 9) == built.search(query_E, 9)
 
 
+def test_an_index_that_is_mapped_answers_as_one_that_is_read_and_after_it_was_swept(archive: Archive) -> None:
+    for number in range(5):
+        add_video(archive, f"/videos/{number}.mp4", clips=9)
+    vectors.build(archive, SPACE, WIDTH)
+    file = archive.index_folder(SPACE) / "5" / vectors.INDEX_FILE
+    read, mapped = faiss.read_index(str(file)), vectors.open_current(archive, SPACE, WIDTH)
+    assert str(file) in Path("/proc/self/maps").read_text(), "it is mapped"
+    shutil.rmtree(archive.index_folder(SPACE))
+    for query_E in unit_vectors(5, seed=7):
+        assert mapped.search(query_E, 45) == vectors.VectorIndex(read, 5).search(query_E, 45)
+
+
 def test_a_lost_index_is_rebuilt_from_the_archive(archive: Archive) -> None:
     add_video(archive)
     query_E = unit_vectors(1)[0]
@@ -133,7 +145,11 @@ def test_a_published_index_is_whole_and_leaves_no_draft(archive: Archive) -> Non
     vectors.build(archive, SPACE, WIDTH)
     assert entries(archive) == ["1"]
     folder = archive.index_folder(SPACE) / "1"
-    assert sorted(path.name for path in folder.iterdir()) == [vectors.INDEX_FILE, vectors.MANIFEST]
+    assert sorted(path.name for path in folder.iterdir()) == [
+        vectors.INDEX_FILE,
+        vectors.MANIFEST,
+        vectors.PLACES_FILE,
+    ]
     manifest = json.loads((folder / vectors.MANIFEST).read_text())
     assert manifest == {"videos_version": 1, "clips": 4, "type": "flat"}
 
@@ -192,10 +208,10 @@ def test_an_index_that_is_swept_while_it_is_opened_is_built(archive: Archive, mo
     vectors.build(archive, SPACE, WIDTH)
     read = vectors.faiss.read_index
 
-    def too_late(path: str) -> faiss.Index:
+    def too_late(path: str, flags: int) -> faiss.Index:
         monkeypatch.setattr(vectors.faiss, "read_index", read)
         shutil.rmtree(archive.index_folder(SPACE) / "1")
-        return read(path)
+        return read(path, flags)
 
     monkeypatch.setattr(vectors.faiss, "read_index", too_late)
     assert vectors.open_current(archive, SPACE, WIDTH).count == 2

@@ -16,7 +16,7 @@ from tests import hub, towers
 from tests.hub import in_a_process
 from tests.towers import KINDS
 from xclip_core import encode_text, encode_text_raw, encode_video, encode_video_with_context, load_encoder
-from xclip_core.openclip import FrameMean
+from xclip_core.frame_mean import FrameMean
 
 TEXTS = ["a red circle moves to the left", "snow"]
 # Of each kind: pixels, and the longest text in tokens.

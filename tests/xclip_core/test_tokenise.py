@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
+from importlib.machinery import ModuleSpec
+
 import open_clip
 import pytest
 import torch
@@ -9,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.errors import InputError
-from xclip_core.tokenise import tokenise
+from xclip_core.tokenise import _tokenizer_module, tokenise
 
 START, END = 49406, 49407
 LABELS = [
@@ -66,6 +69,17 @@ def test_batch_tokenises_as_open_clip_does_and_is_cut_to_its_longest():
     assert ids.shape == (len(LABELS), longest)
     assert ids.dtype == torch.int64
     assert torch.equal(ids, expected[:, :longest])
+
+
+@pytest.mark.parametrize("content", ["from . import factory", "import open_clip.no_such_module", None])
+def test_a_tokeniser_that_does_not_stand_alone_comes_with_its_package(content, tmp_path, monkeypatch):
+    """As it may be in a later open_clip."""
+    if content is not None:
+        (tmp_path / "tokenizer.py").write_text(content)
+    spec = ModuleSpec("open_clip", None, is_package=True)
+    spec.submodule_search_locations = [str(tmp_path)]
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: spec)
+    assert _tokenizer_module() is open_clip.tokenizer
 
 
 @given(st.text(max_size=60))
