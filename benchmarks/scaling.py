@@ -233,7 +233,7 @@ def row(run: Run) -> list[str]:
         str(run.cores),
         f"{run.footage_s / 60:.0f}",
         f"{run.wall_s:.1f}",
-        f"{run.steady:.0f}",
+        f"{run.steady:.3g}",
         f"{run.cpu_s:.0f}",
         f"{run.total_mb:.0f}",
         *(f"{run.by_kind.get(kind, 0.0):.0f}" for kind in ("decoder", "embedder", DRIVER)),

@@ -26,7 +26,7 @@ from typing import Any
 from unittest.mock import patch
 
 from benchmarks import encode, harness, scaling, videos
-from benchmarks.decoders import SIZE, all_threads
+from benchmarks.decoders import all_threads
 from pipeline import decode, demux, plan, sources
 from pipeline.embed import Embed, OnCpu
 from pipeline.parts import write_part
@@ -80,11 +80,11 @@ def scaler_watched() -> Iterator[list[float]]:
         yield spent
 
 
-def parts(file: Path, stage: Embed, products: Callable[[Any], object]) -> dict[str, float]:
+def parts(file: Path, stage: EmbedGiven, products: Callable[[Any], object]) -> dict[str, float]:
     """CPU time of each kind of work on one file, once; all but the engine's."""
     read_s, units = timed(lambda: planned(file))
     with scaler_watched() as scaled:
-        decoding_s, decoded = timed(lambda: [decode.decode(unit, SIZE) for unit in units])
+        decoding_s, decoded = timed(lambda: [decode.decode(unit, stage.model.config.image_size) for unit in units])
     embed_s, embedded = timed(lambda: stage(decoded))
     products_s, _ = timed(lambda: products(frames(decoded)))
     with tempfile.TemporaryDirectory() as folder:
@@ -111,13 +111,13 @@ def written(embedded: list[EmbeddedUnit], folder: str) -> None:
     write_part(embedded, folder)
 
 
-def medians(file: Path, stage: Embed, products: Callable[[Any], object], rounds: int) -> dict[str, float]:
+def medians(file: Path, stage: EmbedGiven, products: Callable[[Any], object], rounds: int) -> dict[str, float]:
     """`parts`, over rounds after one that does not count."""
     taken = [parts(file, stage, products) for _ in range(rounds + 1)][1:]
     return {kind: statistics.median(row[kind] for row in taken) for kind in taken[0]}
 
 
-def stages(name: str) -> tuple[Embed, Callable[[Any], object]]:
+def stages(name: str) -> tuple[EmbedGiven, Callable[[Any], object]]:
     """The embedding stage of a model on all cores, and its products alone."""
     given, threads = encode.model_named(name), all_threads()
     stage = EmbedGiven(model_source=name, context="int8", threads=threads, model=given)
