@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from pipeline import decode, demux, plan, sources, survey
+from pipeline.costs import Costs
 from pipeline.settings import Sampling
 from schemas.records import DecodedUnit, HashedFile, InspectedVideo, SourceFile, Unit
 from tests.pipeline.stages import DEEDS
@@ -27,11 +28,11 @@ def fingerprint_files(files: list[SourceFile | HashedFile]) -> list[HashedFile]:
     return REAL_FINGERPRINT(files)
 
 
-def inspect_files(settings: Sampling, files: list[HashedFile]) -> list[InspectedVideo]:
+def inspect_files(settings: Sampling, costs: Costs, files: list[HashedFile]) -> list[InspectedVideo]:
     """The stage `inspect`."""
     for file in files:
         _strike("inspect", file.file.uri)
-    return REAL_INSPECT(settings, files)
+    return REAL_INSPECT(settings, costs, files)
 
 
 def decode_units(image_size: int, units: list[Unit]) -> list[DecodedUnit]:

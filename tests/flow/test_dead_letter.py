@@ -12,6 +12,7 @@ import pytest
 
 from pipeline import deadletter, demux, plan
 from pipeline.archive import Archive
+from pipeline.costs import Costs
 from pipeline.deadletter import failures, retry
 from pipeline.flows import IndexReport, index
 from pipeline.settings import Sampling
@@ -85,8 +86,8 @@ def tight(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plan, "MEMORY_BYTES", CAP_BYTES)
     inspect = demux.inspect_files
 
-    def capped(sampling: Sampling, files: list[HashedFile]) -> list[InspectedVideo]:
-        found = inspect(sampling, files)
+    def capped(sampling: Sampling, costs: Costs, files: list[HashedFile]) -> list[InspectedVideo]:
+        found = inspect(sampling, costs, files)
         if any(video.profile.width * video.profile.height > plan.MEMORY_BYTES for video in found):
             raise OutOfMemory("it took more memory than one worker may have")
         return found

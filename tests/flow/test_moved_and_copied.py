@@ -60,9 +60,9 @@ def made(own_pile: Path, settings_for, tmp_path: Path, monkeypatch: pytest.Monke
     made = Indexed(own_pile, tmp_path / "archive", settings_for())
     real = demux.inspect_files
 
-    def watched(settings, files):
+    def watched(settings, costs, files):
         made.opened.extend(Path(file.file.uri).name for file in files)
-        return real(settings, files)
+        return real(settings, costs, files)
 
     monkeypatch.setattr(demux, "inspect_files", watched)
     return made

@@ -56,9 +56,9 @@ def opened(folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     names: list[str] = []
     real = demux.inspect_files
 
-    def watched(settings, files):
+    def watched(settings, costs, files):
         names.extend(Path(file.file.uri).name for file in files)
-        return real(settings, files)
+        return real(settings, costs, files)
 
     monkeypatch.setattr(demux, "inspect_files", watched)
     return names

@@ -149,7 +149,7 @@ def outcome(path: Path) -> str:
     """What becomes of a file, by the stages of the index job."""
     inspecting = [
         Stage(name="fingerprint", work=sources.fingerprint_files),
-        Stage(name="inspect", work=partial(demux.inspect_files, SAMPLING), memory_bytes=MEMORY_BYTES),
+        Stage(name="inspect", work=partial(demux.inspect_files, SAMPLING, {}), memory_bytes=MEMORY_BYTES),
     ]
     decoding = [Stage(name="decode", work=partial(decode.decode_units, SIZE), memory_bytes=MEMORY_BYTES)]
     (found,) = engine.run(inspecting, tuple(sources.take_inventory(path)), engine="local", scratch=path.parent)

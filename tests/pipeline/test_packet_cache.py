@@ -30,7 +30,7 @@ NOW = CompactSettings(retention_days=0)
 def real(tmp_path_factory: pytest.TempPathFactory) -> InspectedVideo:
     """A video that was read, with its packets."""
     file = source(make_video(tmp_path_factory.mktemp("cache") / "a.mp4"))
-    (video,) = demux.inspect_files(SAMPLING, [file])
+    (video,) = demux.inspect_files(SAMPLING, {}, [file])
     assert video.packets is not None
     return video
 
@@ -69,7 +69,7 @@ def keep(archive: Archive, videos: list[InspectedVideo], **changes) -> PacketsPa
 
 
 def recalled(archive: Archive, files: list[HashedFile]) -> list[InspectedVideo]:
-    return packet_cache.recall(archive.folder, SAMPLING, packet_cache.lots(archive, files))
+    return packet_cache.recall(archive.folder, SAMPLING, {}, packet_cache.lots(archive, files))
 
 
 def rows_kept(archive: Archive) -> list[str]:
@@ -111,7 +111,7 @@ def test_lots_are_of_one_file_and_in_its_order(archive: Archive, real: Inspected
     )
     of_first = [file for lot in found if lot.path == first.path for file in lot.files]
     assert of_first == [file_of(number) for number in range(count)]
-    made = packet_cache.recall(archive.folder, SAMPLING, found)
+    made = packet_cache.recall(archive.folder, SAMPLING, {}, found)
     assert {video.source.fingerprint for video in made} == {f"{number:032x}" for number in range(count + 3)}
 
 

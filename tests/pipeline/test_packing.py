@@ -55,7 +55,7 @@ def test_packets_of_a_video_come_back_to_the_bit_and_make_the_same_windows_and_s
     assert_same(again, packets)
     for sampling in (Sampling(window_s=1, stride_s=0.5, frames=4), Sampling(tolerance_s=None)):
         found = demux.inspect(file, sampling)
-        assert demux.inspected(file, again, sampling) == found
+        assert demux.inspected(file, again, sampling, {}) == found
         assert any(found.steps) == (name != "untimed.avi")
 
 
