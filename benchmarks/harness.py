@@ -21,10 +21,10 @@ RESULTS = Path("build/bench")
 MISSING = "missing"  # in a table: a peer that is not installed
 
 
-def alternate(ways: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
+def alternate(ways: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, list[Any]]:
     """What each way measures (seconds, say) in each round; rounds begin with another one in turn."""
     names = list(ways)
-    taken: dict[str, list[float]] = {name: [] for name in names}
+    taken: dict[str, list[Any]] = {name: [] for name in names}
     for number in range(rounds):
         first = number % len(names)
         for name in names[first:] + names[:first]:
