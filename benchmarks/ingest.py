@@ -12,8 +12,8 @@ figures are medians, ratios medians of the rounds' ratios. All must make the sam
 The recipes are timed with libraries and model loaded. This package is timed as users run it, whole commands: with N
 copies of the footage and with 3N, told apart by bytes at the end that players skip; the difference is 2N copies without
 the start, and the start is what is left of the first, reported apart. `local` is the same with the plain loop, 1 copy
-and 3. `CPU` is what all cores did meanwhile, of whatever process, a copy. The floor is that of `floor.py`, same round.
-Results are appended to build/bench/ingest.jsonl.
+and 3. CPU time is of all threads and processes of each way; it says more than time on the wall where the machine has
+other work. The floor is that of `floor.py`, same round. Results are appended to build/bench/ingest.jsonl.
 """
 
 from __future__ import annotations
@@ -55,7 +55,6 @@ TAILS = {  # bytes that may end a file of a kind and mean nothing, with a number
     ".mkv": lambda number: b"\xec\x84" + number.to_bytes(4, "big"),
 }
 TAILS |= {".mov": TAILS[".mp4"], ".m4v": TAILS[".mp4"], ".webm": TAILS[".mkv"]}
-TICKS_HZ = os.sysconf("SC_CLK_TCK")
 
 
 @dataclass(frozen=True)
@@ -69,19 +68,6 @@ class Row:
     def size_bytes(self) -> int:
         """Of all files."""
         return sum(file.stat().st_size for file in self.files)
-
-
-@dataclass(frozen=True)
-class Steady:
-    """Indexing one copy of the footage, once it runs, and what starting took. Seconds; `cpu_s` of all cores."""
-
-    seconds: float
-    start_s: float
-    cpu_s: float
-    decode_s: float
-    embed_s: float
-    clips: int
-    encoders: list[str]
 
 
 # --- this package
@@ -111,44 +97,37 @@ def copies(files: Sequence[Path], count: int, folder: Path) -> Path:
     return folder
 
 
-def steady(engine: str, few: tuple[int, Path], many: tuple[int, Path], folder: Path) -> Steady:
-    """From whole runs over two folders, of so many copies each."""
+def steady(engine: str, few: tuple[int, Path], many: tuple[int, Path], folder: Path) -> dict[str, Any]:
+    """One copy's share of whole runs over two folders, of so many copies each, and what is left: the start."""
     small, large = _index(engine, few[1], folder / "few"), _index(engine, many[1], folder / "many")
     between = many[0] - few[0]
-    seconds, cpu_s, decode_s, embed_s, clips = (
-        (large[name] - small[name]) / between for name in ("seconds", "cpu_s", "decode_s", "embed_s", "clips")
-    )
-    start_s = small["seconds"] - few[0] * seconds
-    return Steady(seconds, start_s, cpu_s, decode_s, embed_s, round(clips), large["encoders"])
+    share = {
+        name: (large[name] - small[name]) / between for name in ("seconds", "cpu_s", "decode_s", "embed_s", "clips")
+    }
+    start_s = small["seconds"] - few[0] * share["seconds"]
+    return {**share, "clips": round(share["clips"]), "start_s": start_s, "encoders": large["encoders"]}
 
 
 def _index(engine: str, videos: Path, archive: Path) -> dict[str, Any]:
-    """One run in a fresh process: its report, seconds from start to end, CPU seconds of the machine."""
+    """One run in a fresh process: its report, seconds from start to end, CPU seconds of it and its workers."""
     shutil.rmtree(archive, ignore_errors=True)
-    began, busy = time.perf_counter(), _busy_s()
-    said = _child("benchmarks.ingest", "--index-here", engine, str(CHECKPOINT), str(videos), str(archive))
-    return {**said, "seconds": time.perf_counter() - began, "cpu_s": _busy_s() - busy}
+    began = time.perf_counter()
+    said, cpu_s = _child("benchmarks.ingest", "--index-here", engine, str(CHECKPOINT), str(videos), str(archive))
+    return {**said, "seconds": time.perf_counter() - began, "cpu_s": cpu_s}
 
 
-def _child(module: str, *arguments: str) -> dict[str, Any]:
-    """What a module of ours prints, in a process of its own."""
+def _child(module: str, *arguments: str) -> tuple[dict[str, Any], float]:
+    """What a module of ours prints, in a process of its own, and CPU seconds of that process and its descendants."""
     paths = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     command = [sys.executable, "-m", module, *arguments]
-    done = subprocess.run(
-        command, env={**os.environ, "PYTHONPATH": paths}, stdout=subprocess.PIPE, text=True, check=True
-    )
-    said: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return said
-
-
-def _busy_s() -> float:
-    """CPU seconds that the machine has spent since it started, of all processes; 0 where Linux does not tell."""
-    try:
-        fields = Path("/proc/stat").read_text().split("\n", 1)[0].split()
-    except OSError:
-        return 0.0
-    user, nice, system, _idle, _waiting, hard, soft = map(int, fields[1:8])
-    return (user + nice + system + hard + soft) / TICKS_HZ
+    with subprocess.Popen(command, env={**os.environ, "PYTHONPATH": paths}, stdout=subprocess.PIPE, text=True) as child:
+        cpu_s = harness.watched(child)
+        assert child.stdout is not None
+        lines = child.stdout.read().splitlines()
+    if child.returncode or not lines:
+        raise SystemExit(f"{module} {arguments[0]} ended with {child.returncode}; what it said is above")
+    said: dict[str, Any] = json.loads(lines[-1])
+    return said, cpu_s
 
 
 def checkpoint() -> Path:
@@ -175,94 +154,84 @@ def peers() -> Iterator[dict[str, Peer]]:
         yield found
 
 
-def measure(row: Row, recipes: dict[str, Peer], rounds: int, copied: int) -> dict[str, Any]:
-    """Everything measured of a row, by round."""
+def measure(row: Row, recipes: dict[str, Peer], rounds: int, few: int) -> dict[str, list[dict[str, Any]]]:
+    """What each way says of a row, by round. Ends the run if they do not make the same number of vectors."""
     with tempfile.TemporaryDirectory(dir=CHECKPOINT.parent) as name:
         folder = Path(name)
         todo = list(moments(list(row.files)))
-        counts = sorted({1, 3, copied, 3 * copied})
-        piles = {count: (count, copies(row.files, count, folder / f"x{count}")) for count in counts}
-        ways: dict[str, Callable[[], Any]] = {
+        piles = {count: (count, copies(row.files, count, folder / f"x{count}")) for count in {1, 3, few, 3 * few}}
+        ways: dict[str, Callable[[], dict[str, Any]]] = {
             name: partial(_recipe, peer, todo) for name, peer in recipes.items() if peer.missing is None
         }
-        ways["ray"] = partial(steady, "ray", piles[copied], piles[3 * copied], folder)
+        for way in ways.values():
+            way()  # the first time, libraries lay their plans
+        ways["ray"] = partial(steady, "ray", piles[few], piles[3 * few], folder)
         ways["local"] = partial(steady, "local", piles[1], piles[3], folder)
-        ways["floor"] = partial(_child, "benchmarks.floor", *map(str, row.files))
-        for peer in ways.values():
-            if getattr(peer, "func", None) is _recipe:
-                peer()  # the first time, libraries lay their plans
+        ways["floor"] = partial(_floor, row.files)
         taken = harness.alternate(ways, rounds)
-    clips = {name: _clips(results) for name, results in taken.items()}
+    clips = {name: results[0]["clips"] for name, results in taken.items()}
     if len(set(clips.values())) > 1:
         raise SystemExit(f"{row.name}: not the same work: {clips} clips")
     return taken
 
 
-def _recipe(peer: Peer, todo: list[tuple[Path, list[list[float]]]]) -> tuple[float, int]:
-    """Seconds and vectors of all files, one after the other."""
+def _recipe(peer: Peer, todo: list[tuple[Path, list[list[float]]]]) -> dict[str, Any]:
+    """What a recipe takes for all files, one after the other."""
     done = [peer(file, moments_s) for file, moments_s in todo]
-    return sum(seconds for seconds, _ in done), sum(vectors for _, vectors in done)
+    return {name: sum(answer[name] for answer in done) for name in ("seconds", "cpu_s", "clips")}
 
 
-def _clips(results: list[Any]) -> int:
-    """Vectors made in each round."""
-    first = results[0]
-    counted: int = first["clips"] if isinstance(first, dict) else first.clips if isinstance(first, Steady) else first[1]
-    return counted
+def _floor(files: Sequence[Path]) -> dict[str, Any]:
+    """The floor, in the words of the other ways."""
+    said, _ = _child("benchmarks.floor", *map(str, files))
+    return {**said, "seconds": said["floor_s"], "cpu_s": said["floor_s"] * said["cores"]}
 
 
-def seconds_of(result: Any) -> float:
-    """The one figure that is compared."""
-    if isinstance(result, Steady):
-        return result.seconds
-    figure: float = result["floor_s"] if isinstance(result, dict) else result[0]
-    return figure
-
-
-def summary(row: Row, taken: dict[str, list[Any]]) -> dict[str, Any]:
-    """Medians and ratios of a row, and the rounds they are of."""
-    times = {name: list(map(seconds_of, results)) for name, results in taken.items()}
-    ours, plain, floors = taken["ray"], taken["local"], taken["floor"]
-    said: dict[str, Any] = {
-        "row": row.name,
-        "size_bytes": row.size_bytes,
-        "clips": _clips(floors),
-        "seconds": {name: statistics.median(values) for name, values in times.items()},
-        "ratios": {name: harness.ratio(times[name], times["ray"]) for name in RECIPES if name in times},
-        "local_ratios": {name: harness.ratio(times[name], times["local"]) for name in RECIPES if name in times},
-        "fraction_of_floor": harness.ratio(times["floor"], times["ray"]),
-        "encoders": ours[0].encoders,
-        "rounds": times,
-        "floors": floors,
-    }
-    for name, results in (("ray", ours), ("local", plain)):
-        for figure in ("start_s", "cpu_s", "decode_s", "embed_s"):
-            said[f"{name}_{figure}"] = statistics.median(getattr(result, figure) for result in results)
+def summary(row: Row, taken: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
+    """Medians of what was measured of a row, ratios to this package on Ray by wall and by CPU time, and the rounds."""
+    said: dict[str, Any] = {"row": row.name, "size_bytes": row.size_bytes, "rounds": taken}
+    for figure in ("seconds", "cpu_s"):
+        times = {name: [result[figure] for result in results] for name, results in taken.items()}
+        said[figure] = {name: statistics.median(values) for name, values in times.items()}
+        said[f"{figure}_ratios"] = {name: harness.ratio(values, times["ray"]) for name, values in times.items()}
+    for figure in ("clips", "decode_s", "embed_s", "start_s"):
+        said[figure] = statistics.median(result[figure] for result in taken["ray"])
     return said
 
 
 # --- the table
 
 HEADER = (
-    *("footage", "Mbit/s", "clips", "copied s", "strong s", "ray s", "x copied", "x strong"),
-    *("local s", "floor s", "floor / ray", "CPU s", "decode s", "embed s", "start s"),
+    *("footage", "Mbit/s", "clips", "copied s", "strong s", "ray s", "local s", "floor s"),
+    *(
+        "copied / ray",
+        "strong / ray",
+        "floor / ray",
+        "CPU: copied s",
+        "strong s",
+        "ray s",
+        "copied / ray",
+        "strong / ray",
+    ),
+    *("decode s", "embed s", "start s"),
 )
 
 
 def cells(said: dict[str, Any]) -> list[str]:
     """A line of the table."""
-    seconds, ratios = said["seconds"], said["ratios"]
+
+    def figures(what: str, *names: str) -> list[str]:
+        return [f"{said[what][name]:.2f}" if name in said[what] else harness.MISSING for name in names]
+
     return [
         said["row"],
         f"{said['size_bytes'] * 8e-6 / said['footage_s']:.1f}",
         str(said["clips"]),
-        *(f"{seconds[name]:.2f}" if name in seconds else harness.MISSING for name in RECIPES),
-        f"{seconds['ray']:.2f}",
-        *(f"{ratios[name]:.2f}" if name in ratios else harness.MISSING for name in RECIPES),
-        *(f"{seconds[name]:.2f}" for name in ("local", "floor")),
-        f"{said['fraction_of_floor']:.2f}",
-        *(f"{said[f'ray_{figure}']:.2f}" for figure in ("cpu_s", "decode_s", "embed_s")),
-        f"{said['ray_start_s']:.1f}",
+        *figures("seconds", *RECIPES, "ray", "local", "floor"),
+        *figures("seconds_ratios", *RECIPES, "floor"),
+        *figures("cpu_s", *RECIPES, "ray"),
+        *figures("cpu_s_ratios", *RECIPES),
+        *(f"{said[name]:.2f}" for name in ("decode_s", "embed_s", "start_s")),
     ]
 
 

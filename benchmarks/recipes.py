@@ -130,12 +130,11 @@ class Peer:
         self.missing: str | None = self._answer()["missing"]
         self.start_s = time.perf_counter() - began
 
-    def __call__(self, file: Path, moments_s: list[list[float]]) -> tuple[float, int]:
-        """Seconds that a video takes, and how many vectors come out."""
+    def __call__(self, file: Path, moments_s: list[list[float]]) -> dict[str, Any]:
+        """What a video takes: `seconds`, `cpu_s` of all threads, and `clips`, how many vectors come out."""
         assert self._process.stdin is not None
         print(json.dumps({"file": str(file), "moments_s": moments_s}), file=self._process.stdin, flush=True)
-        answer = self._answer()
-        return answer["seconds"], answer["vectors"]
+        return self._answer()
 
     def close(self) -> None:
         """Ends the process."""
@@ -162,9 +161,10 @@ def serve(name: str) -> None:
     print(json.dumps({"missing": None}), flush=True)
     for line in sys.stdin:
         job = json.loads(line)
-        began = time.perf_counter()
-        vectors = recipe(job["file"], job["moments_s"])
-        print(json.dumps({"seconds": time.perf_counter() - began, "vectors": vectors}), flush=True)
+        began, busy = time.perf_counter(), time.process_time()
+        clips = recipe(job["file"], job["moments_s"])
+        taken = {"seconds": time.perf_counter() - began, "cpu_s": time.process_time() - busy}
+        print(json.dumps({**taken, "clips": clips}), flush=True)
 
 
 if __name__ == "__main__":
