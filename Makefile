@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test lint bench ablation setup setup-dev clean
+.PHONY: demo test lint bench ablation setup setup-dev setup-bench clean
 
 demo: setup  ## make footage, index it, search it, tag it, write a contact sheet to demo/
 	$(BIN)/footage demo demo
@@ -18,7 +18,13 @@ lint: setup-dev  ## style, format and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: setup  ## figures of this machine, as ratios within one run
+bench: setup-bench  ## every comparison on this machine, one after the other: about 20 minutes; results in build/bench/
+	$(BIN)/python -m benchmarks.decode --rounds 2
+	$(BIN)/python -m benchmarks.encode --rounds 2
+	$(BIN)/python -m benchmarks.scaling --cores
+	$(BIN)/python -m benchmarks.where
+	$(BIN)/python benchmarks/noop.py plan 1000 100000
+	$(BIN)/footage demo demo
 	$(BIN)/python benchmarks/rerank.py demo/archive
 
 ablation: setup  ## what each part of X-CLIP adds, trained from nothing: hours on a busy machine, goes on if killed
@@ -27,6 +33,8 @@ ablation: setup  ## what each part of X-CLIP adds, trained from nothing: hours o
 setup: $(VENV)/.installed
 
 setup-dev: $(VENV)/.installed-dev
+
+setup-bench: $(VENV)/.installed-bench
 
 $(VENV)/.installed: pyproject.toml
 	@echo "setting up $(VENV): a few minutes and 6 GB the first time, most of it PyTorch"
@@ -37,6 +45,10 @@ $(VENV)/.installed: pyproject.toml
 
 $(VENV)/.installed-dev: $(VENV)/.installed
 	$(PIP) --editable '.[dev]'
+	touch $@
+
+$(VENV)/.installed-bench: $(VENV)/.installed-dev
+	$(PIP) --editable '.[bench]'
 	touch $@
 
 clean:  ## forget the environment and the demo

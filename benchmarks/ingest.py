@@ -40,7 +40,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # as a script, its own folder would be there
 
 from benchmarks import footage_made, harness  # noqa: E402
-from benchmarks.encode_models import _random  # noqa: E402
+from benchmarks.encode import random_model  # noqa: E402
 from benchmarks.floor import CONFIG, moments  # noqa: E402
 from benchmarks.footage_made import Kind  # noqa: E402
 from benchmarks.recipes import RECIPES, Peer  # noqa: E402
@@ -136,7 +136,7 @@ def checkpoint() -> Path:
         from safetensors.torch import save_file
 
         CHECKPOINT.parent.mkdir(parents=True, exist_ok=True)
-        weights = _random(CONFIG).state_dict()
+        weights = random_model(CONFIG).state_dict()
         save_file({official_name(name): tensor.contiguous() for name, tensor in weights.items()}, CHECKPOINT)
     return CHECKPOINT
 
