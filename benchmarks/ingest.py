@@ -2,7 +2,7 @@
 
     pip install torchcodec transformers; apt-get install ffmpeg      # the peers; torchcodec loads FFmpeg's libraries
     python benchmarks/ingest.py [--from CLIPS] [--rows h264:720:250,...] [--rounds 3] [FOLDER_OF_VIDEOS]
-    python benchmarks/ingest.py --quick                              # one small row, three minutes
+    python benchmarks/ingest.py --quick                              # one small row, once
 
 A row is footage of one codec, height and distance of key frames (`footage_made.py`; `--from` makes it of real clips),
 or the folder given. It is indexed by the two recipes of `recipes.py` and by this package with B/32 (random weights),
