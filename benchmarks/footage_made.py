@@ -4,8 +4,8 @@
 
 From real clips where a folder of them is given: the first four seconds of each, joined and scaled to 16:9 at 25/s; else
 from scenes of this package's own generator, a new one every four seconds, under noise. H.264 is by x264's defaults but
-for the distance of key frames (`medium`, CRF 23, 3 B-frames); the others by their encoders' fast presets, which decode
-no faster than slow ones. All are MP4, whatever the codec.
+for the distance of key frames (`medium`, CRF 23, 3 B-frames); the others by fast presets of their
+encoders. All are MP4, whatever the codec.
 """
 
 from __future__ import annotations

@@ -43,7 +43,7 @@ def ratio(slow: Sequence[float], fast: Sequence[float]) -> float:
 def watched(process: subprocess.Popen[str]) -> float:
     """Waits for a process to end; CPU seconds that it and all its descendants took. 0 where there is no /proc.
 
-    Unlike time on the wall, CPU time hardly depends on what else the machine does. Descendants are looked at twice a
+    CPU time depends less than time on the wall on what else the machine does. Descendants are looked at twice a
     second, since those that nobody waits for are in nobody's account: what one takes between the last look and its end
     is missed.
     """

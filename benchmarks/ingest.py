@@ -2,7 +2,7 @@
 
     pip install torchcodec transformers; apt-get install ffmpeg      # the peers; torchcodec loads FFmpeg's libraries
     python benchmarks/ingest.py [--from CLIPS] [--rows h264:720:250,...] [--rounds 3] [FOLDER_OF_VIDEOS]
-    python benchmarks/ingest.py --quick                              # one small row, three minutes
+    python benchmarks/ingest.py --quick                              # one small row, once
 
 A row is footage of one codec, height and distance of key frames (`footage_made.py`; `--from` makes it of real clips),
 or the folder given. It is indexed by the two recipes of `recipes.py` and by this package with B/32 (random weights),
@@ -12,8 +12,9 @@ figures are medians, ratios medians of the rounds' ratios. All must make the sam
 The recipes are timed with libraries and model loaded. This package is timed as users run it, whole commands: with N
 copies of the footage and with 3N, told apart by bytes at the end that players skip; the difference is 2N copies without
 the start, and the start is what is left of the first, reported apart. `local` is the same with the plain loop, 1 copy
-and 3. CPU time is of all threads and processes of each way; it says more than time on the wall where the machine has
-other work. The floor is that of `floor.py`, same round. Results are appended to build/bench/ingest.jsonl.
+and 3. CPU time is of all threads and processes of each way. On a busy machine it says more than time on the wall,
+but not all: torch's threads wait for one another by spinning, so the recipes' grows with the neighbours' load. The
+floor is that of `floor.py`, same round. Results are appended to build/bench/ingest.jsonl.
 """
 
 from __future__ import annotations
