@@ -29,6 +29,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # as a script, its own folder would be there
+
 from benchmarks import harness, videos
 from benchmarks.decoders import all_threads
 
