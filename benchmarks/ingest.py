@@ -15,6 +15,9 @@ the start, and the start is what is left of the first, reported apart. `local` i
 and 3. CPU time is of all threads and processes of each way. On a busy machine it says more than time on the wall,
 but not all: torch's threads wait for one another by spinning, so the recipes' grows with the neighbours' load. The
 floor is that of `floor.py`, same round. Results are appended to build/bench/ingest.jsonl.
+
+The machine must have no other work: Ray gives its workers a niceness of 15, so that whatever runs beside them goes
+first, and this package looks slower than it is while the recipes, at 0, hardly notice.
 """
 
 from __future__ import annotations
