@@ -18,7 +18,8 @@ lint: setup-dev  ## style, format and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: setup-bench  ## every comparison on this machine, one after the other: about 20 minutes; results in build/bench/
+bench: setup-bench  ## every comparison on this machine, one after the other, small; results in build/bench/
+	$(BIN)/python -m benchmarks.ingest --rows h264:720:250,hevc:720:250 --seconds 60 --rounds 2 --copies 2
 	$(BIN)/python -m benchmarks.decode --rounds 2
 	$(BIN)/python -m benchmarks.encode --rounds 2
 	$(BIN)/python -m benchmarks.scaling --cores

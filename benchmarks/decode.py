@@ -28,6 +28,8 @@ from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # as a script, its own folder would be there
+
 from benchmarks import decoders, harness, videos
 from benchmarks.decoders import DECODERS, SIZE, Asked, Taken
 from pipeline import decode, sources

@@ -8,6 +8,7 @@ measures `take_stock` in a fresh process: wall and CPU time, and peak memory bes
 `--files` (100,000) the files are real, 4 bytes long, a thousand in a folder, and are walked and looked at; above that
 the walk is made up and only the comparison is measured, which the output says. `clips` films one scene, tells its
 copies apart by a `free` box at the end of the file, which players skip, and times the whole command in a fresh process.
+Each prints a table and appends it to build/bench/noop.jsonl.
 """
 
 from __future__ import annotations
@@ -29,6 +30,9 @@ from pathlib import Path
 import pyarrow as pa
 from deltalake import write_deltalake
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # as a script, its own folder would be there
+
+from benchmarks import harness
 from pipeline.archive import Archive
 from pipeline.settings import Policy
 from pipeline.sources import take_inventory
@@ -109,8 +113,9 @@ def _children_s() -> float:
     return used.ru_utime + used.ru_stime
 
 
-def plan(counts: list[int], files: int, rounds: int) -> None:
-    """Prints a line per size, of the quickest of some rounds."""
+def plan(counts: list[int], files: int, rounds: int) -> list[dict[str, object]]:
+    """What planning takes at each size, the quickest of some rounds."""
+    found = []
     for count in counts:
         with tempfile.TemporaryDirectory() as scratch:
             archive, videos, is_real = Path(scratch, "archive"), Path(scratch, "videos"), count <= files
@@ -119,19 +124,16 @@ def plan(counts: list[int], files: int, rounds: int) -> None:
             make_archive(archive, videos, count)
             command = [sys.executable, __file__, "measure", str(archive), str(videos), str(count), str(int(is_real))]
             runs = [subprocess.run(command, capture_output=True, check=True).stdout for _ in range(rounds)]
-        best = min(map(json.loads, runs), key=lambda found: found["took_s"])
-        walk = "real files, walked" if is_real else "a made-up walk"
-        print(
-            f"{count:>9,} videos ({walk}): {best['took_s']:.1f} s ({best['cpu_s']:.1f} s of CPU), "
-            f"peak {best['peak_mb']:.0f} MB of which {best['imports_mb']:.0f} MB imports"
-        )
+        best = min(map(json.loads, runs), key=lambda taken: taken["took_s"])
+        found.append({"videos": count, "walk": "real files, walked" if is_real else "made up", **best})
+    return found
 
 
-def clips(count: int) -> None:
-    """Prints how long `footage index` takes the first and the second time."""
-    sys.path.insert(0, str(HERE))  # of a script only its own folder is on it
+def clips(count: int) -> list[dict[str, object]]:
+    """What `footage index` takes and reports the first, the second and the third time."""
     from tests.footage import film
 
+    found = []
     with tempfile.TemporaryDirectory() as scratch:
         content = film(Path(scratch, "scene.mp4"), "left").read_bytes()
         (Path(scratch) / "videos").mkdir()
@@ -139,20 +141,47 @@ def clips(count: int) -> None:
             box = struct.pack(">I4sQ", 16, b"free", number)
             Path(scratch, "videos", f"{number:05}.mp4").write_bytes(content + box)
         command = [sys.executable, "-m", "jobs", "index", f"{scratch}/videos", f"{scratch}/archive"]
-        for name in ("first", "second", "third"):
+        options = ["--engine", "local", "--json", "--context", "none"]
+        for run in ("first", "second", "third"):
             began, worked = time.perf_counter(), _children_s()
-            run = subprocess.run(
-                [*command, "--engine", "local", "--json", "--context", "none"],
-                capture_output=True,
-                check=True,
-                cwd=HERE,
-            )
-            report = json.loads(run.stdout)
-            print(
-                f"{name}: {time.perf_counter() - began:.2f} s ({_children_s() - worked:.2f} s of CPU); "
-                f"indexed {report['indexed']}, unchanged {report['unchanged']}, in the job {report['wall_s']:.2f} s",
-                flush=True,
-            )
+            said = json.loads(subprocess.run([*command, *options], capture_output=True, check=True, cwd=HERE).stdout)
+            taken = {"took_s": time.perf_counter() - began, "cpu_s": _children_s() - worked}
+            found.append({"run": run, **taken, **{name: said[name] for name in ("indexed", "unchanged", "wall_s")}})
+    return found
+
+
+HEADERS = {
+    "plan": {
+        "videos": "videos",
+        "walk": "walk",
+        "took_s": "wall (s)",
+        "cpu_s": "CPU (s)",
+        "peak_mb": "peak (MB)",
+        "imports_mb": "of which imports (MB)",
+    },
+    "clips": {
+        "run": "run",
+        "took_s": "wall (s)",
+        "cpu_s": "CPU (s)",
+        "indexed": "indexed",
+        "unchanged": "unchanged",
+        "wall_s": "in the job (s)",
+    },
+}
+
+
+def shown(what: str, rows: list[dict[str, object]]) -> str:
+    """The table of what was measured."""
+    header = HEADERS[what]
+    cells = [[_cell(name, row[name]) for name in header] for row in rows]
+    return harness.table(list(header.values()), cells)
+
+
+def _cell(name: str, value: object) -> str:
+    """A figure as it is read: megabytes whole, seconds to hundredths, counts with commas."""
+    if isinstance(value, float):
+        return f"{value:,.0f}" if name.endswith("_mb") else f"{value:.2f}"
+    return f"{value:,}" if isinstance(value, int) else str(value)
 
 
 def main() -> None:
@@ -167,10 +196,9 @@ def main() -> None:
     parser.add_argument("--files", type=int, default=FILES, help="up to how many files are real")
     parser.add_argument("--rounds", type=int, default=3)
     given = parser.parse_args()
-    if given.what == "plan":
-        plan(given.counts, given.files, given.rounds)
-    else:
-        clips(given.counts[0])
+    rows = plan(given.counts, given.files, given.rounds) if given.what == "plan" else clips(given.counts[0])
+    print(shown(given.what, rows))
+    harness.record("noop", {"what": given.what, "rows": rows})
 
 
 if __name__ == "__main__":

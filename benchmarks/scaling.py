@@ -29,6 +29,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # as a script, its own folder would be there
+
 from benchmarks import harness, videos
 from benchmarks.decoders import all_threads
 
@@ -240,11 +242,17 @@ def row(run: Run) -> list[str]:
     ]
 
 
+def told(run: Run) -> Run:
+    """The same run, said on stderr: the table is printed after the last, minutes later."""
+    print(" | ".join(row(run)), file=sys.stderr, flush=True)
+    return run
+
+
 def main(given: argparse.Namespace) -> None:
     """Prints the table and appends it to build/bench/scaling.jsonl."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started is ended
     with tempfile.TemporaryDirectory() as scratch:
-        found = list(runs(given, Path(scratch)))
+        found = [told(run) for run in runs(given, Path(scratch))]
     head = ["footage", "cores", "minutes", "wall (s)", "s of footage/s, steady", "CPU (s)"]
     memory = ["all (MB)", "decoder (MB)", "embedder (MB)", "driver (MB)"]
     print(harness.table([*head, *memory], list(map(row, found))))

@@ -25,6 +25,8 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # as a script, its own folder would be there
+
 from benchmarks import encode, harness, scaling, videos
 from benchmarks.decoders import all_threads
 from pipeline import decode, demux, plan, sources

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
+import pytest
 import torch
 
 from benchmarks import harness
@@ -49,3 +52,14 @@ def test_results_are_appended_with_the_machine_they_are_of(tmp_path: Path):
 
 def test_a_package_that_is_not_installed_is_said_to_be_missing():
     assert harness.version("no-such-package-of-ours") == harness.MISSING
+
+
+# A second of CPU in a process whose parent ends without waiting for it; it lives on until it was looked at.
+BURN = "import time\nwhile time.process_time() < 1: pass\ntime.sleep(1.2)"
+PARENT = f"import subprocess, sys, time\nsubprocess.Popen([sys.executable, '-c', {BURN!r}])\ntime.sleep(4)"
+
+
+@pytest.mark.skipif(not Path("/proc").exists(), reason="there is no /proc here")
+def test_cpu_time_is_of_descendants_that_nobody_waits_for():
+    cpu_s = harness.watched(subprocess.Popen([sys.executable, "-c", PARENT], text=True))
+    assert 0.9 <= cpu_s <= 2
