@@ -73,7 +73,9 @@ def fill(folder: Path, weights: Path, model: XClip, code: str) -> OpenSpace:
     archive = Archive.create(folder)
     archive.log_run(run_row(settings, space))
     uris = [f"/videos/{number}.mp4" for number in range(VIDEOS)] + ["/videos/gone.mp4", "/videos/hidden.mp4"]
-    units = Embed(str(weights), code, precision="float32")([_decoded(uri, space.id, seed) for seed, uri in enumerate(uris)])
+    units = Embed(str(weights), code, precision="float32")(
+        [_decoded(uri, space.id, seed) for seed, uri in enumerate(uris)]
+    )
     rows = [video_row(uri, space=space.id, clip_count=CLIPS) for uri in uris[:-1]]
     rows[-1] = replace(rows[-1], status="gone", revision=2)
     commit(archive, units, rows)
