@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch.nn import functional as F
 
 from pipeline import decode, demux, plan, sources
-from pipeline.settings import Sampling
+from pipeline.settings import IndexSettings, Sampling
 from schemas.errors import VideoError
 from schemas.records import HashedFile, Unit
 from xclip_core import Encoder, encode_video, load_encoder
@@ -31,6 +31,7 @@ from xclip_core.preprocess import resize_and_crop
 Picture = NDArray[np.uint8]
 Scale = Callable[[av.VideoFrame, int], Picture]
 NEAREST = 10
+EMBEDDED = IndexSettings().sampling(8)  # whose tolerance is less than that of others
 
 
 def reference(frame: av.VideoFrame, size: int) -> Picture:
@@ -72,7 +73,7 @@ def _tick(time_s: float) -> int:
 
 
 def product(source: HashedFile, _unit: Unit, size: int, tolerance_s: float | None) -> Picture:
-    """What the product decodes."""
+    """What the product decodes; tolerance None is a quarter of the step between samples."""
     video = demux.inspect(source, Sampling(tolerance_s=tolerance_s))
     units = plan.plan_video(video, None, {}, 0, "space").units
     return np.concatenate([decode.decode(unit, size).frames_NTHWC for unit in units])
@@ -96,7 +97,8 @@ def ways() -> dict[str, Way]:
         "area, no loop filter on frames nobody references": passes(area, "noref"),
         "area, no loop filter": passes(area, "all"),
         "product, tolerance 0": lambda source, unit, size: product(source, unit, size, 0.0),
-        "product, default tolerance": lambda source, unit, size: product(source, unit, size, None),
+        "product, default tolerance of the embedded model": lambda *given: product(*given, EMBEDDED.tolerance_s),
+        "product, default tolerance of others": lambda *given: product(*given, None),
     }
 
 
@@ -128,15 +130,14 @@ def nearest(vectors_NE: NDArray[np.float32], videos_N: NDArray[np.int64]) -> NDA
 
 def main(folder: Path, name: str) -> None:
     """Prints the table."""
-    model = load_encoder(name)
+    model, encoder = load_encoder(name), fast_video(load_encoder(name), torch.bfloat16)
     made: dict[str, list[NDArray[np.float32]]] = {}
     owners: list[int] = []
     for number, (_, found) in enumerate(clips(folder, model.config.image_size)):
         owners += [number] * len(found["reference"])
         for way, frames in found.items():
             made.setdefault(way, []).append(vectors(model, frames))
-        for way in ("reference", "product, default tolerance"):
-            encoder = fast_video(load_encoder(name), torch.bfloat16)
+        for way in ("reference", "product, default tolerance of the embedded model"):
             short = F.normalize(encoder(torch.from_numpy(found[way]))[0], dim=-1).numpy()
             made.setdefault(f"{way}, bfloat16", []).append(short)
     whole = {way: np.concatenate(parts) for way, parts in made.items()}

@@ -7,7 +7,8 @@ of the libraries that demux is passed over, and the file is opened as if nothing
 
 A million videos have some gigabytes of packets. The driver reads the fingerprints alone, and learns which file of the
 table has which; workers get lots of fingerprints of one such file, in the order in which they are there, and read the
-row groups that hold them. So nobody holds more packets than those of a lot, and no file is gone through more than once.
+row groups that hold them, one at a time, of some megabytes each. So the driver holds no packets, nobody more than
+those of one row group, and workers share the unpacking as they share the opening of files.
 """
 
 # F files of a run, N rows of packets
