@@ -106,6 +106,7 @@ def test_every_stage_that_opens_files_has_its_walls(
     assert built == {
         "fingerprint": (True, pytest.approx(to_read_s), None),
         "inspect": (True, pytest.approx(to_read_s), plan.MEMORY_BYTES),
+        "keep": (False, None, None),
         "decode": (True, pytest.approx(plan.DEADLINE_BASE_S + packets_s), plan.MEMORY_BYTES),
         "embed": (False, None, None),
         "write": (False, None, None),

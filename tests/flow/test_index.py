@@ -241,6 +241,7 @@ def test_the_run_is_written_down(indexed: tuple[Path, IndexReport]) -> None:
         "notes": [],
         "encoders": list(report.encoders),
         "pools": list(report.pools),
+        "explained": [],
     }
     assert finished["settings"]["space"]["sampling"]["window_s"] == 2
     assert {"python", "torch", "av", "ray"} <= finished["versions"].keys()

@@ -26,8 +26,8 @@ def pile(tmp_path: Path) -> Path:
 @pytest.fixture(params=["inspect", "decode"])
 def stage(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """A stage of which one file finds a hole."""
-    module = {"inspect": demux, "decode": decode}[request.param]
-    sound = getattr(module, request.param)
+    module, name = {"inspect": (demux, "inspected"), "decode": (decode, "decode")}[request.param]
+    sound = getattr(module, name)
 
     def holed(record, *rest):
         uri = record.file.uri if request.param == "inspect" else record.uri
@@ -35,7 +35,7 @@ def stage(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> st
             raise IndexError("nobody thought of this")
         return sound(record, *rest)
 
-    monkeypatch.setattr(module, request.param, holed)
+    monkeypatch.setattr(module, name, holed)
     return request.param
 
 
