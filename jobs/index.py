@@ -26,6 +26,10 @@ def index(
         float | None,
         typer.Option(help="Seconds that a frame may be from its moment; a quarter of the sampling step unless given."),
     ] = None,
+    segment: Annotated[
+        Literal["fixed", "shots"],
+        typer.Option(help="Windows of one length, or windows that follow the shots and are at most as long."),
+    ] = "fixed",
     context: Annotated[
         Literal["int8", "float16", "none"], typer.Option(help="How prompt contexts are stored, for re-ranking.")
     ] = "int8",
@@ -59,6 +63,7 @@ def index(
         window_s=window,
         stride_s=stride,
         tolerance_s=tolerance,
+        segment=segment,
         context=context,
         engine=engine,
         device="auto",

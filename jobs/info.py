@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -49,7 +49,6 @@ def _print(found: Overview) -> None:
 def _rows(found: Overview) -> list[tuple[str, str]]:
     """Names and values of the first table."""
     sizes = ", ".join(f"{name} {console.size(size_bytes)}" for name, size_bytes in found.size_bytes.items())
-    sampling = found.sampling
     return [
         ("archive", found.archive),
         ("videos", ", ".join(f"{count} {status}" for status, count in sorted(found.videos.items())) or "none"),
@@ -59,10 +58,17 @@ def _rows(found: Overview) -> list[tuple[str, str]]:
         ("space", found.space),
         ("spaces", ", ".join(f"{line.space} {line.state}" for line in found.spaces)),
         ("model", found.model),
-        ("sampling", f"{sampling['frames']} frames of {sampling['window_s']:g} s every {sampling['stride_s']:g} s"),
+        ("sampling", _sampled(found.sampling)),
         ("sizes", sizes),
         ("versions", ", ".join(f"{name} {version}" for name, version in found.versions.items())),
     ]
+
+
+def _sampled(sampling: dict[str, Any]) -> str:
+    """Which frames of a video make its clips."""
+    if sampling.get("shots"):
+        return f"{sampling['frames']} frames of each shot, in parts of at most {sampling['window_s']:g} s"
+    return f"{sampling['frames']} frames of {sampling['window_s']:g} s every {sampling['stride_s']:g} s"
 
 
 def _cells(line: RunLine) -> list[str]:

@@ -302,7 +302,7 @@ class Archive:
 
     def pending_units(self, space: str) -> tuple[dict[str, UnitOutcome], dict[str, int]]:
         """Units that are committed although no video row shows them, and the highest such revision by video_id."""
-        columns = ["unit_id", "video_id", "revision", "intact_samples"]
+        columns = ["unit_id", "video_id", "revision", "intact_samples", "start_s", "end_s"]
         # A revision that any row ever named, shown or superseded, belongs to a finished run and is nothing to resume.
         named = Keys(map(keys.of_revisions, self.video_batches(space, ["video_id", "revision"])))
         clips = self._clip_batches(space, columns)
@@ -313,9 +313,17 @@ class Archive:
         revisions: dict[str, int] = {}
         for (unit_id, video_id, revision), rows in _grouped(hidden):
             intact = sum(row["intact_samples"] for row in rows)
-            outcomes[unit_id] = UnitOutcome(unit_id, video_id, len(rows), intact)
+            sample_s = sum((row["end_s"] - row["start_s"]) * row["intact_samples"] for row in rows)
+            outcomes[unit_id] = UnitOutcome(unit_id, video_id, len(rows), intact, sample_s)
             revisions[video_id] = max(revision, revisions.get(video_id, 0))
         return outcomes, revisions
+
+    def intact_spans(self, video_id: str, revision: int, space: str) -> list[tuple[float, float]]:
+        """Start and end of the clips of a revision whose samples are all intact, ascending; shown or not."""
+        columns = ["start_s", "end_s", "frame_times_s", "intact_samples", "revision"]
+        rows = self._read("clips", columns, space=space, video_id=video_id).to_pylist()
+        whole = [r for r in rows if r["revision"] == revision and r["intact_samples"] == len(r["frame_times_s"])]
+        return sorted((row["start_s"], row["end_s"]) for row in whole)
 
     def intact_samples(self, video_id: str, revision: int, space: str) -> dict[float, int]:
         """How many samples of each clip of a revision are intact, by where it starts; shown or not."""

@@ -13,7 +13,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from pipeline import decode, lease, plan
+from pipeline import cuts, decode, lease, plan
 from pipeline.archive import Archive
 from pipeline.plan import VideoPlan
 from pipeline.survey import Job
@@ -39,7 +39,11 @@ def of_video(job: Job, item: VideoPlan, row: VideoRow, failures: Sequence[Failed
     fresh = [_letter(job, row.uri, item.video.source, failed, failed.record) for failed in tried]
     if not failures and row.error_kind:  # no stage failed: packets did not decode, or their frames came out damaged
         assert row.error is not None, "a row with a kind has a sentence"
-        error = row.error + _named(gaps(job.archive, item)) if row.clip_count else row.error
+        error = (
+            row.error + _named(gaps(job.archive, item, by_shots=job.space.sampling.shots is not None))
+            if row.clip_count
+            else row.error
+        )
         damage = Failed(item.video, row.error_kind, error, row.stage or "decode", permanent=row.permanent)
         fresh = [_letter(job, row.uri, item.video.source, damage, None)]
     standing = {(row.uri, failed.record.windows[0].start_s) for failed in item.left}
@@ -107,8 +111,14 @@ def _settled(job: Job, uri: str, but: set[Place]) -> Iterator[Letter]:
 # --- gaps
 
 
-def gaps(archive: Archive, item: VideoPlan) -> list[tuple[float, float]]:
-    """Where a video's clips are missing or damaged, as spans in seconds; its clips are committed."""
+def gaps(archive: Archive, item: VideoPlan, *, by_shots: bool = False) -> list[tuple[float, float]]:
+    """Where a video's clips are missing or damaged, as spans in seconds; its clips are committed.
+
+    `by_shots` says that they follow shots, and not the windows that were planned.
+    """
+    if by_shots:
+        whole = archive.intact_spans(item.video_id, item.revision, item.units[0].space)
+        return cuts.uncovered(item.video.windows, whole)
     intact = archive.intact_samples(item.video_id, item.revision, item.units[0].space)
     spans: list[tuple[float, float]] = []
     for window in item.video.windows:

@@ -129,7 +129,9 @@ def inspected(source: HashedFile, packets: Packets, settings: Sampling, costs: C
     duration_s, count = end_s - float(times_s[0]), len(packets.index.stamp_n)
     profile = VideoProfile(duration_s, packets.width, packets.height, rate_hz, packets.codec, packets.rotation, count)
     windows = sampling.windows(times_s, end_s, settings)
-    return InspectedVideo(source, profile, windows, tuple(_steps(packets, windows, settings, costs)))
+    # Where windows follow shots nobody knows yet which frames will be samples, and all are looked at.
+    steps = () if settings.shots else tuple(_steps(packets, windows, settings, costs))
+    return InspectedVideo(source, profile, windows, steps)
 
 
 def _steps(

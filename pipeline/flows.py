@@ -50,6 +50,8 @@ from schemas.records import (
     UnitTime,
 )
 
+SHOTS_ARE_UNKNOWN = "clips are counted by windows of one length: shots are found when videos are decoded"
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class IndexReport:
@@ -211,10 +213,13 @@ def _dry_run(job: Job, inventory: sources.Inventory, began: float) -> IndexRepor
 
 def _dry_run_report(found: Survey, began: float) -> IndexReport:
     """What would be done, with the time it would take at the rate of an earlier run."""
-    archive = found.job.archive
+    archive, sampling = found.job.archive, found.job.space.sampling
     rate = runs.rate(archive, found.job.space.id) if archive.exists() else None
+    counts = _counts(found)
+    if sampling.shots is not None:
+        counts["notes"] = (*counts["notes"], SHOTS_ARE_UNKNOWN)
     return IndexReport(
-        **_counts(found),
+        **counts,
         dry_run=True,
         planned=len(found.plans) + len(found.failures),
         failed=len(found.failures),

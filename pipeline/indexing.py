@@ -7,7 +7,7 @@ that it explains. A signal is held back while something is committed.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -19,8 +19,9 @@ from pipeline.lease import Lease
 from pipeline.parts import write_part
 from pipeline.plan import VideoPlan
 from pipeline.pools import Pools
+from pipeline.settings import Space
 from pipeline.survey import Job, Progress, Survey, died
-from schemas.records import Failed, HashedFile, Letter, Part, Unit, UnitOutcome, UnitTime, VideoRow
+from schemas.records import DecodedUnit, Failed, HashedFile, Letter, Part, Unit, UnitOutcome, UnitTime, VideoRow
 
 COMMIT_EVERY_S = 2.0  # a lost run loses at most this much committed work; each commit is a file in the log
 
@@ -207,6 +208,13 @@ def _every(seconds: float, results: Iterable[Any]) -> Iterator[list[Any]]:
         yield batch
 
 
+def _decoding(space: Space) -> Callable[[list[Unit]], list[DecodedUnit]]:
+    """The work of the stage that decodes."""
+    if space.sampling.shots is not None:
+        return partial(decode.decode_by_shots, space.model.image_size, space.sampling)
+    return partial(decode.decode_units, space.model.image_size)
+
+
 def _stages(job: Job, units: list[Unit], sizes: Pools) -> list[Stage]:
     """Decode, embed, write."""
     from pipeline.embed import Embed, clips_per_call
@@ -219,7 +227,7 @@ def _stages(job: Job, units: list[Unit], sizes: Pools) -> list[Stage]:
     return [
         Stage(
             name="decode",
-            work=partial(decode.decode_units, job.space.model.image_size),
+            work=_decoding(job.space),
             deadline_s=lambda unit: unit.deadline_s,
             memory_bytes=plan.MEMORY_BYTES,
             hostile=True,

@@ -163,6 +163,7 @@ def write_part(units: list[EmbeddedUnit], folder: str | AnyPath) -> list[Part]:
             unit.unit.video_id,
             len(unit.windows),
             sum(unit.intact_samples),
+            sum((w.end_s - w.start_s) * n for w, n in zip(unit.windows, unit.intact_samples, strict=True)),
             unit.decode_s,
             unit.embed_s,
         )

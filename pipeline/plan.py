@@ -11,6 +11,8 @@ from typing import Any
 
 import xxhash
 
+from pipeline import cuts
+from pipeline.settings import Sampling
 from schemas.records import Failed, HashedFile, InspectedVideo, Letter, SourceFile, Unit, UnitOutcome, VideoRow
 
 CLIPS_PER_UNIT = 64
@@ -116,6 +118,13 @@ def new_video_id(source: HashedFile, is_taken: Callable[[str], bool] = _never) -
     return made
 
 
+def windows_per_unit(settings: Sampling) -> int:
+    """How many windows a unit is planned with: CLIPS_PER_UNIT, or so few that short shots make no more clips."""
+    if settings.shots is None:
+        return CLIPS_PER_UNIT
+    return max(1, int(CLIPS_PER_UNIT * cuts.shortest_s(settings) / settings.window_s))
+
+
 def plan_video(  # noqa: PLR0913  # what is known of one video, from four places
     video: InspectedVideo,
     known: VideoRow | None,
@@ -124,8 +133,10 @@ def plan_video(  # noqa: PLR0913  # what is known of one video, from four places
     space: str,
     *,
     video_id: str | None = None,
+    per_unit: int | None = None,
 ) -> VideoPlan:
     """The units of a new or changed video; `video_id` is that of a new one whose usual id is taken.
+    A unit has at most `per_unit` windows, CLIPS_PER_UNIT unless given.
 
     `pending` are committed units of an interrupted run whose video row was never written, by unit id, and
     `pending_revision` the highest revision among this video's. They are taken over if the content is still the same;
@@ -135,19 +146,20 @@ def plan_video(  # noqa: PLR0913  # what is known of one video, from four places
     video_id = known.video_id if known else video_id or new_video_id(video.source)
     base = known.revision + 1 if known else 1
     revision = max(base, pending_revision)
-    units = _units(video, video_id, revision, space)
+    per_unit = per_unit or CLIPS_PER_UNIT
+    units = _units(video, video_id, revision, space, per_unit)
     done = tuple(pending[unit.unit_id] for unit in units if unit.unit_id in pending)
     # The interrupted run worked on other content: its clips must stay hidden for ever.
     if pending_revision >= base and not done:
         revision = pending_revision + 1
-        units = _units(video, video_id, revision, space)
+        units = _units(video, video_id, revision, space, per_unit)
     same = known is not None and known.fingerprint == video.source.fingerprint
     return VideoPlan(video, video_id, revision, known.attempts + 1 if known and same else 1, units, done)
 
 
-def _units(video: InspectedVideo, video_id: str, revision: int, space: str) -> tuple[Unit, ...]:
-    """A video's windows in segments of at most CLIPS_PER_UNIT."""
-    starts = range(0, len(video.windows), CLIPS_PER_UNIT)
+def _units(video: InspectedVideo, video_id: str, revision: int, space: str, per_unit: int) -> tuple[Unit, ...]:
+    """A video's windows in segments of at most `per_unit`."""
+    starts = range(0, len(video.windows), per_unit)
     return tuple(
         Unit(
             unit_id=_digest(video_id, revision, space, video.source.fingerprint, segment),
@@ -155,22 +167,22 @@ def _units(video: InspectedVideo, video_id: str, revision: int, space: str) -> t
             revision=revision,
             space=space,
             uri=video.source.file.uri,
-            windows=video.windows[start : start + CLIPS_PER_UNIT],
-            deadline_s=_decode_deadline_s(video, start),
+            windows=video.windows[start : start + per_unit],
+            deadline_s=_decode_deadline_s(video, start, per_unit),
             steps=video.steps[segment] if video.steps else None,
         )
         for segment, start in enumerate(starts)
     )
 
 
-def _decode_deadline_s(video: InspectedVideo, start: int) -> float:
+def _decode_deadline_s(video: InspectedVideo, start: int, per_unit: int) -> float:
     """Longest time that decoding the unit whose first window is number `start` may take.
 
     Scaled to the unit's length, and a tenth of that for what lies before it.
     """
     per_packet_s = DEADLINE_PER_PACKET_S + DEADLINE_PER_MEGAPIXEL_S * video.profile.width * video.profile.height / 1e6
     # By windows and not by seconds: where time stamps jump there is time and no packet.
-    own = min(CLIPS_PER_UNIT, len(video.windows) - start)
+    own = min(per_unit, len(video.windows) - start)
     packets = video.profile.packet_count * (own + DECODED_TO_REACH * start) / len(video.windows)
     return DEADLINE_BASE_S + packets * per_packet_s
 

@@ -20,11 +20,10 @@ NEVER_S = -1.0  # a time of change that no file has
 def indexed(job: Job, item: VideoPlan, outcomes: Sequence[UnitOutcome], failures: Sequence[Failed]) -> VideoRow:
     """The row of a video whose units are all accounted for: ok, partial or failed."""
     clip_count = sum(outcome.clip_count for outcome in outcomes)
-    samples = sum(len(window.frame_times_s) for window in item.video.windows)
-    fraction = sum(outcome.intact_samples for outcome in outcomes) / samples if samples else 0.0
+    fraction, is_complete = _intact(job, item, outcomes)
     row = _row(job, item.video.source, item.video_id, item.revision, item.video.profile)
     row = replace(row, clip_count=clip_count, decoded_fraction=fraction, attempts=item.attempts)
-    if clip_count == len(item.video.windows) and fraction >= INTACT_FRACTION:
+    if is_complete and fraction >= INTACT_FRACTION:
         return row
     first = next(iter(failures), None)
     # Not a stage's failure: some packets did not decode, or their frames came out flagged.
@@ -38,6 +37,24 @@ def indexed(job: Job, item: VideoPlan, outcomes: Sequence[UnitOutcome], failures
         # Damage in the content is permanent (all of nothing is true); a worker that died may have been unlucky.
         permanent=all(failed.permanent for failed in failures),
     )
+
+
+def _intact(job: Job, item: VideoPlan, outcomes: Sequence[UnitOutcome]) -> tuple[float, bool]:
+    """How much of what was planned is intact, 0 to 1, and whether no clip is missing.
+
+    By samples, which where windows follow shots weigh as much as their clips are long: how many clips there would be
+    nobody knew before.
+    """
+    windows = item.video.windows
+    if job.space.sampling.shots is not None:
+        planned_s = sum((window.end_s - window.start_s) * len(window.frame_times_s) for window in windows)
+        # A single frame without a duration is a span of no length, which is there or not.
+        is_there = any(outcome.clip_count for outcome in outcomes)
+        found_s = sum(outcome.sample_s for outcome in outcomes)
+        return min(1.0, found_s / planned_s) if planned_s else float(is_there), is_there
+    samples = sum(len(window.frame_times_s) for window in windows)
+    fraction = sum(outcome.intact_samples for outcome in outcomes) / samples if samples else 0.0
+    return fraction, sum(outcome.clip_count for outcome in outcomes) == len(windows)
 
 
 def kept(job: Job, source: HashedFile, row: VideoRow) -> VideoRow | None:

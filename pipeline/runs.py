@@ -207,6 +207,6 @@ def _space(stored: dict[str, Any]) -> Space:
     return Space(
         weights_hash=stored["weights_hash"],
         model=config(**values),
-        sampling=Sampling(**stored["sampling"]),
+        sampling=Sampling.stored(stored["sampling"]),
         preprocessing=stored["preprocessing"],
     )

@@ -27,6 +27,14 @@ class Sample:
     is_planned: bool = False  # then it is as near as was asked for
 
 
+@dataclass(frozen=True, slots=True)
+class Still:
+    """A frame that may become a sample: S x S x 3 for the model, and the whole of it, small, H x W x 3."""
+
+    picture: Picture
+    small: Picture
+
+
 def middle(window: Window) -> float:
     """The time of the window's middle sample, which is the clip's picture."""
     return window.frame_times_s[len(window.frame_times_s) // 2]

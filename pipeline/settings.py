@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 ContextCode = Literal["int8", "float16", "none"]
 EngineName = Literal["ray", "local"]
+Segment = Literal["fixed", "shots"]
 # What frames are encoded in; auto: bfloat16 where it is faster. No part of a space: vectors differ by less than a
 # hundredth of what tells two clips apart.
 Precision = Literal["auto", "float32", "bfloat16"]
@@ -29,6 +30,26 @@ MOTION_STEP_PART = 1 / 32
 # How the indexer makes pixels; part of the space, because vectors of differently made pixels differ.
 PREPROCESSING = "swscale area, short side 256/224, centre crop; imagenet mean and std; v1"
 OWN_PREPROCESSING = "swscale area, short side 256/224, centre crop; the model's own mean and std; v1"
+# The same for windows that follow shots: what of `cuts` is no rule that could be set otherwise.
+CUTS_METHOD = "swscale area, 32 x 18, luma; third of 25 frames before, mean of 2 after; 6 frames a sample wait; v1"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ShotRules:
+    """How shots are told apart, by how much each frame's luma differs from that of the frame before (see `cuts`).
+
+    A frame starts a shot when it differs by `floor` or more, and by `ratio` (`key_ratio` for a key frame) times what is
+    usual around it. `histogram` weighs the shift of grey levels against the mean difference, which is 0 to 255.
+    benchmarks/shots.py measures them.
+    """
+
+    floor: float = 20.0
+    ratio: float = 3.0
+    key_ratio: float = 2.5  # encoders that look for cuts put key frames there
+    histogram: float = 100.0
+    persistence: float = 0.5  # of the difference that must still be there two frames later: flashes end sooner
+    shortest_s: float = 1.0  # what is shorter joins a neighbour
+    method: str = CUTS_METHOD
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,13 +57,21 @@ class Sampling:
     """How a video is cut into clips. Lengths in seconds; `stride_s` is from start to start.
 
     `tolerance_s` is how far from its moment a frame may be taken where that is cheaper: 0 takes the very frames, None
-    allows a quarter of the time between two moments of a window.
+    allows a quarter of the time between two moments of a window. With `shots`, windows follow the shots of a video and
+    are at most `window_s` long; frames are then always taken within that quarter.
     """
 
     window_s: float = 10.0
     stride_s: float = 10.0
     frames: int = 8
     tolerance_s: float | None = 0.0
+    shots: ShotRules | None = None
+
+    @classmethod
+    def stored(cls, values: Mapping[str, Any]) -> Sampling:
+        """Sampling as a run wrote it down; before windows could follow shots, none did."""
+        shots = values.get("shots")
+        return cls(**{**values, "shots": ShotRules(**shots) if shots else None})
 
     def __post_init__(self) -> None:
         for name, value in (("window", self.window_s), ("stride", self.stride_s)):
@@ -50,6 +79,11 @@ class Sampling:
                 raise InputError(f"a {name} of {value} s is not usable; expected 0.1 to 86400 seconds")
         if self.tolerance_s is not None and not 0 <= self.tolerance_s <= self.window_s:
             raise InputError(f"a tolerance of {self.tolerance_s} s is not usable; expected 0 to the window's length")
+        if self.shots is not None and (self.stride_s != self.window_s or self.tolerance_s is not None):
+            raise InputError(
+                "windows that follow shots have no stride and no tolerance of their own; leave out --stride and "
+                "--tolerance, or expected --segment fixed"
+            )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,6 +96,7 @@ class IndexSettings:
     window_s: float = 10.0
     stride_s: float | None = None
     tolerance_s: float | None = None  # see Sampling
+    segment: Segment = "fixed"
     context: ContextCode = "int8"
     engine: EngineName = "ray"
     device: str = "cpu"
@@ -75,6 +110,14 @@ class IndexSettings:
     def sampling(self, frames: int) -> Sampling:
         """The sampling for a model that takes `frames` frames."""
         stride_s = self.window_s if self.stride_s is None else self.stride_s
+        if self.segment == "shots":
+            return Sampling(
+                window_s=self.window_s,
+                stride_s=stride_s,
+                frames=frames,
+                tolerance_s=self.tolerance_s,
+                shots=ShotRules(),
+            )
         tolerance_s = self.tolerance_s
         if tolerance_s is None and self.model in MOTION_MODELS:
             tolerance_s = MOTION_STEP_PART * self.window_s / frames
@@ -114,6 +157,8 @@ class Space:
         said = asdict(self)
         if said["sampling"]["tolerance_s"] == 0:  # as archives have it from the time when all frames were exact
             del said["sampling"]["tolerance_s"]
+        if said["sampling"]["shots"] is None:  # likewise from the time when all windows were fixed
+            del said["sampling"]["shots"]
         return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:12]
 
 

@@ -377,12 +377,13 @@ def died(record: Any, stage: str, deadline_s: float) -> Failed:
 def _plans(job: Job, videos: list[InspectedVideo]) -> tuple[VideoPlan, ...]:
     """Units of all new and changed videos, minus what an interrupted run has committed and what is to be left alone."""
     pending, revisions = job.archive.pending_units(job.space.id) if videos and job.archive.exists() else ({}, {})
+    per_unit = plan.windows_per_unit(job.space.sampling)
     plans = []
     for video in videos:
         known = job.known.get(video.source.file.uri)
         video_id = known.video_id if known else plan.new_video_id(video.source, job.is_taken)
         revision = revisions.get(video_id, 0)
-        item = plan.plan_video(video, known, pending, revision, job.space.id, video_id=video_id)
+        item = plan.plan_video(video, known, pending, revision, job.space.id, video_id=video_id, per_unit=per_unit)
         letters = job.letters.get(video.source.file.uri, {})
         plans.append(replace(item, left=plan.left_alone(item, letters)))
     return tuple(plans)

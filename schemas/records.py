@@ -166,7 +166,7 @@ class DecodedUnit:
     """The clips of a unit that could be decoded, in time order. `frames_NTHWC` is N x T x S x S x 3 uint8 RGB."""
 
     unit: Unit
-    windows: tuple[Window, ...]  # with the true times of the frames taken
+    windows: tuple[Window, ...]  # with the true times of the frames taken; not the unit's where they follow shots
     frames_NTHWC: NDArray[np.uint8]
     thumbnails: tuple[bytes, ...]  # WebP
     intact_samples: tuple[int, ...]  # per clip, how many of its T frames were taken within tolerance of their time
@@ -196,6 +196,7 @@ class UnitOutcome:
     video_id: str
     clip_count: int
     intact_samples: int
+    sample_s: float = 0.0  # seconds: the length of each clip times its intact samples
     decode_s: float = 0.0
     embed_s: float = 0.0
 

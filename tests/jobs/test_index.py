@@ -85,3 +85,14 @@ def test_another_tolerance_is_another_space_and_0_takes_the_frames_at_their_mome
             assert 0 <= row["start_s"] + (number + 0.5) * step_s - time_s < 0.05, "on the screen in that moment"
     code, _, err = index("--tolerance", SCENE_S + 1)
     assert (code, "expected 0 to the window's length" in err) == (1, True)
+
+
+def test_segment_shots_is_another_space_whose_windows_follow_the_shots(index, footage, tmp_path: Path) -> None:
+    _, planned, _ = index("--segment", "shots", "--dry-run")
+    assert "shots are found when videos are decoded" in planned["notes"][-1]
+    code, report, _ = index("--segment", "shots", window_s=2 * SCENE_S)
+    assert (code, report["indexed"]) == (0, 2)
+    told = footage("info", tmp_path / "archive", "--space", report["space"])[1]
+    assert f"frames of each shot, in parts of at most {2 * SCENE_S} s" in told
+    code, _, err = index("--segment", "shots", "--stride", 1)
+    assert (code, "leave out --stride" in err) == (1, True)

@@ -270,6 +270,7 @@ def test_a_part_says_what_is_in_it(archive: Archive) -> None:
             "video_id": unit.unit.video_id,
             "clip_count": len(unit.windows),
             "intact_samples": 4 * len(unit.windows),
+            "sample_s": 4 * 10.0 * len(unit.windows),
             "decode_s": 1.0,
             "embed_s": 0.5,
         }

@@ -6,11 +6,12 @@ from dataclasses import FrozenInstanceError, asdict, replace
 
 import pytest
 
-from pipeline.settings import IndexSettings, Sampling, Space, space_of
+from pipeline.settings import IndexSettings, Sampling, ShotRules, Space, space_of
 from schemas.errors import InputError
 from tests.models import TINY
 
 SAMPLING = Sampling(window_s=10, stride_s=10, frames=5)
+SHOTS = replace(SAMPLING, tolerance_s=None, shots=ShotRules())
 SPACE = Space(weights_hash="w", model=TINY, sampling=SAMPLING)
 
 
@@ -24,6 +25,8 @@ SPACE = Space(weights_hash="w", model=TINY, sampling=SAMPLING)
         pytest.param({"sampling": replace(SAMPLING, stride_s=5)}, id="stride"),
         pytest.param({"sampling": replace(SAMPLING, frames=8)}, id="frames of a clip"),
         pytest.param({"sampling": replace(SAMPLING, tolerance_s=None)}, id="tolerance"),
+        pytest.param({"sampling": SHOTS}, id="segment"),
+        pytest.param({"sampling": replace(SHOTS, shots=ShotRules(floor=30))}, id="what a cut is"),
         pytest.param({"preprocessing": "another way"}, id="preprocessing"),
     ],
 )
@@ -86,3 +89,26 @@ def test_settings_and_spaces_from_before_there_was_a_tolerance_are_those_of_exac
 def test_a_tolerance_is_neither_negative_nor_longer_than_a_window(tolerance_s: float) -> None:
     with pytest.raises(InputError, match="expected 0 to the window's length"):
         replace(SAMPLING, tolerance_s=tolerance_s)
+
+
+def test_settings_and_spaces_from_before_windows_followed_shots_are_those_of_fixed_windows() -> None:
+    before = {name: value for name, value in asdict(IndexSettings()).items() if name != "segment"}
+    assert IndexSettings.stored(before) == IndexSettings()
+    assert IndexSettings.stored(asdict(IndexSettings(segment="shots"))) == IndexSettings(segment="shots")
+    for sampling in (SAMPLING, SHOTS, IndexSettings(segment="shots").sampling(8)):
+        assert Sampling.stored(asdict(sampling)) == sampling
+    stored = {name: value for name, value in asdict(SAMPLING).items() if name != "shots"}
+    assert Sampling.stored(stored) == SAMPLING
+    assert (
+        len({SPACE.id, *(replace(SPACE, sampling=s).id for s in (SHOTS, replace(SHOTS, shots=ShotRules(ratio=4))))})
+        == 3
+    )
+    assert SPACE.id == "44f666ca2802", "archives that are there keep their spaces"
+
+
+@pytest.mark.parametrize("change", [{"stride_s": 5.0}, {"tolerance_s": 0.0}])
+def test_windows_that_follow_shots_have_no_stride_and_no_tolerance(change: dict[str, float]) -> None:
+    with pytest.raises(InputError, match="expected --segment fixed"):
+        replace(SHOTS, **change)
+    with pytest.raises(InputError, match="leave out --stride"):
+        IndexSettings(segment="shots", **change).sampling(8)
