@@ -9,6 +9,22 @@ import typer
 from jobs import console, report
 from jobs.policies import KeepGone, KeepSpace, Metrics, Rehash, Report, TrustMtime, Wait, Yes
 
+Tolerance = Annotated[
+    float | None,
+    typer.Option(help="Seconds that a frame may be from its moment; a quarter of the sampling step unless given."),
+]
+Segment = Annotated[
+    Literal["fixed", "shots"],
+    typer.Option(help="Windows of one length, or windows that follow the shots and are at most as long."),
+]
+Precision = Annotated[
+    Literal["auto", "float32", "bfloat16"],
+    typer.Option(help="What frames are encoded in; bfloat16 where that is faster, unless given."),
+]
+Explain = Annotated[
+    bool, typer.Option("--explain", help="Tell how each unit is decoded, what that should take, and what it took.")
+]
+
 
 def index(
     videos: Annotated[
@@ -22,22 +38,13 @@ def index(
     image_size: Annotated[int | None, typer.Option(help="Pixels of a frame's side, if not the model's.")] = None,
     window: Annotated[float, typer.Option(help="Length of a clip in seconds.")] = 10.0,
     stride: Annotated[float | None, typer.Option(help="Seconds from clip to clip; the window unless given.")] = None,
-    tolerance: Annotated[
-        float | None,
-        typer.Option(help="Seconds that a frame may be from its moment; a quarter of the sampling step unless given."),
-    ] = None,
-    segment: Annotated[
-        Literal["fixed", "shots"],
-        typer.Option(help="Windows of one length, or windows that follow the shots and are at most as long."),
-    ] = "fixed",
+    tolerance: Tolerance = None,
+    segment: Segment = "fixed",
     context: Annotated[
         Literal["int8", "float16", "none"], typer.Option(help="How prompt contexts are stored, for re-ranking.")
     ] = "int8",
     engine: Annotated[Literal["ray", "local"], typer.Option(help="Ray Data, or a plain loop in one process.")] = "ray",
-    precision: Annotated[
-        Literal["auto", "float32", "bfloat16"],
-        typer.Option(help="What frames are encoded in; bfloat16 where that is faster, unless given."),
-    ] = "auto",
+    precision: Precision = "auto",
     rehash: Rehash = False,
     trust_mtime: TrustMtime = False,
     keep_gone: KeepGone = False,
@@ -47,9 +54,7 @@ def index(
     metrics: Metrics = None,
     markdown: Report = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")] = False,
-    explain: Annotated[
-        bool, typer.Option("--explain", help="Tell how each unit is decoded, what that should take, and what it took.")
-    ] = False,
+    explain: Explain = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Decode, embed and commit what is new or changed; retire what is gone. Run it again to continue or update."""
