@@ -13,10 +13,12 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from itertools import repeat
 from pathlib import Path
+from threading import Barrier
 from typing import Any
 
 import torch
@@ -103,22 +105,30 @@ def _layer(dtype: torch.dtype) -> list[tuple[Tensor, Tensor]]:
 
 
 @torch.inference_mode()
-def _work(products: list[tuple[Tensor, Tensor]]) -> int:
-    """The block's products a few times; floating-point operations done."""
+def _work(products: list[tuple[Tensor, Tensor]], together: Barrier) -> tuple[int, float]:
+    """The block's products a few times: floating-point operations done, and CPU seconds that this thread took."""
+    together.wait()  # else one thread may do the work of all, with the machine to itself
+    began = time.thread_time()
     for _ in range(BLOCKS):
         for x, weight in products:
             F.linear(x, weight)
-    return BLOCKS * sum(2 * x.numel() * len(weight) for x, weight in products)
+    return BLOCKS * sum(2 * x.numel() * len(weight) for x, weight in products), time.thread_time() - began
 
 
 def _rate(dtype: torch.dtype, cores: int) -> float:
     """Operations per second of the whole machine: a thread of products on every core."""
-    passes = [_layer(dtype) for _ in range(cores)]
+    passes, together = [_layer(dtype) for _ in range(cores)], Barrier(cores)
     with ThreadPoolExecutor(cores, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        list(pool.map(_work, passes))  # the first time, libraries lay their plans
-        began = time.perf_counter()
-        done = sum(pool.map(_work, passes))
-        return done / (time.perf_counter() - began)
+        list(pool.map(_work, passes, repeat(together)))  # the first time, libraries lay their plans
+        return rate_of(list(pool.map(_work, passes, repeat(together))))
+
+
+def rate_of(figures: Sequence[tuple[int, float]]) -> float:
+    """Operations per second of all threads, each on a core, from the operations and CPU seconds of each.
+
+    By CPU time, as decoding is: on the wall, other work would make the floor higher than what stands on it.
+    """
+    return sum(operations / cpu_s for operations, cpu_s in figures)
 
 
 def moments(files: list[Path]) -> Iterator[tuple[Path, list[list[float]]]]:

@@ -172,10 +172,17 @@ def measure(row: Row, recipes: dict[str, Peer], rounds: int, few: int) -> dict[s
         ways["ray"] = partial(steady, "ray", piles[few], piles[3 * few], folder)
         ways["local"] = partial(steady, "local", piles[1], piles[3], folder)
         ways["floor"] = partial(_floor, row.files)
-        taken = harness.alternate(ways, rounds)
+        taken = harness.alternate({name: partial(_told, row, name, way) for name, way in ways.items()}, rounds)
     clips = {name: results[0]["clips"] for name, results in taken.items()}
     if len(set(clips.values())) > 1:
         raise SystemExit(f"{row.name}: not the same work: {clips} clips")
+    return taken
+
+
+def _told(row: Row, name: str, way: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """What a way says, said on stderr too: a row takes minutes."""
+    taken = way()
+    print(f"{row.name}: {name}: {taken['seconds']:.2f} s, CPU {taken['cpu_s']:.2f} s", file=sys.stderr, flush=True)
     return taken
 
 

@@ -13,7 +13,7 @@ import av
 import pytest
 
 from benchmarks import footage_made, ingest
-from benchmarks.floor import units_of
+from benchmarks.floor import floor_of, rate_of, units_of
 from benchmarks.footage_made import Kind
 from pipeline import sources
 
@@ -55,6 +55,16 @@ def test_copies_are_different_videos_of_the_same_frames(film: Path, tmp_path: Pa
     assert {unit.steps for file in found for unit in units_of(Path(file.file.uri))} == {
         unit.steps for unit in units_of(film)
     }
+
+
+def test_the_rate_of_a_machine_is_that_of_its_threads_by_the_time_each_had():
+    assert rate_of([(10, 1.0), (10, 2.0)]) == 15
+
+
+def test_a_floor_is_work_spread_over_all_cores(film: Path):
+    floor = floor_of([film])
+    assert (floor.clips, floor.decode_cpu_s > 0, floor.scale_cpu_s > 0, floor.products_s > 0) == (1, True, True, True)
+    assert floor.floor_s == pytest.approx((floor.decode_cpu_s + floor.scale_cpu_s) / floor.cores + floor.products_s)
 
 
 def test_a_peer_that_is_missing_is_said_to_be():
