@@ -69,8 +69,9 @@ class _Resizer:
     def upright(self, frame: av.VideoFrame, shape: tuple[int, int]) -> Picture:
         """The frame at height x width `shape` (before turning), turned as its metadata says: H x W x 3 RGB."""
         height, width = shape
+        # One thread, as for decoding: the scaler's default is one for each core, which wait for one another.
         scaled = self._reformatter.reformat(
-            frame, width=width, height=height, format="rgb24", interpolation=Interpolation.AREA
+            frame, width=width, height=height, format="rgb24", interpolation=Interpolation.AREA, threads=1
         )
         return np.rot90(scaled.to_ndarray(), k=round(frame.rotation / 90))
 
@@ -102,7 +103,7 @@ class _Resizer:
         """The whole frame as a grey picture of LUMA_SHAPE, not turned."""
         height, width = cuts.LUMA_SHAPE
         scaled = self._reformatter.reformat(
-            frame, width=width, height=height, format="gray8", interpolation=Interpolation.AREA
+            frame, width=width, height=height, format="gray8", interpolation=Interpolation.AREA, threads=1
         )
         return np.asarray(scaled.to_ndarray())
 
