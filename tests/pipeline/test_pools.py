@@ -10,7 +10,7 @@ from schemas.records import UnitOutcome
 
 
 def outcomes(decode_s: float, embed_s: float, count: int = 20) -> list[UnitOutcome]:
-    return [UnitOutcome(f"u{n}", "v", 4, 32, decode_s, embed_s) for n in range(count)]
+    return [UnitOutcome(f"u{n}", "v", 4, 32, decode_s=decode_s, embed_s=embed_s) for n in range(count)]
 
 
 @pytest.mark.parametrize(
