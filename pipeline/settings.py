@@ -22,8 +22,8 @@ Segment = Literal["fixed", "shots"]
 Precision = Literal["auto", "float32", "bfloat16"]
 
 # Models that tell how things move from one frame to the next by little else than where they are in each: with frames a
-# quarter of a step off, the median clip's vector is at a cosine of 0.987 to that of the very frames, with this 1.000
-# (benchmarks/closeness.py).
+# quarter of a step off, the median clip's vector is at a cosine of 0.983 to the reference's, with this at 0.998, with
+# the very frames at 0.999 (benchmarks/closeness.py).
 MOTION_MODELS = frozenset({DEFAULT_MODEL})
 MOTION_STEP_PART = 1 / 32
 
@@ -110,18 +110,11 @@ class IndexSettings:
     def sampling(self, frames: int) -> Sampling:
         """The sampling for a model that takes `frames` frames."""
         stride_s = self.window_s if self.stride_s is None else self.stride_s
-        if self.segment == "shots":
-            return Sampling(
-                window_s=self.window_s,
-                stride_s=stride_s,
-                frames=frames,
-                tolerance_s=self.tolerance_s,
-                shots=ShotRules(),
-            )
+        shots = ShotRules() if self.segment == "shots" else None
         tolerance_s = self.tolerance_s
-        if tolerance_s is None and self.model in MOTION_MODELS:
+        if tolerance_s is None and shots is None and self.model in MOTION_MODELS:
             tolerance_s = MOTION_STEP_PART * self.window_s / frames
-        return Sampling(window_s=self.window_s, stride_s=stride_s, frames=frames, tolerance_s=tolerance_s)
+        return Sampling(window_s=self.window_s, stride_s=stride_s, frames=frames, tolerance_s=tolerance_s, shots=shots)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
