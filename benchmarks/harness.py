@@ -40,18 +40,30 @@ def ratio(slow: Sequence[float], fast: Sequence[float]) -> float:
     return statistics.median(a / b for a, b in zip(slow, fast, strict=True))
 
 
-def watched(process: subprocess.Popen[str]) -> float:
-    """Waits for a process to end; CPU seconds that it and all its descendants took. 0 where there is no /proc.
+class Descendants:
+    """A process and all that it starts, those that nobody waits for too. Knows nothing where there is no /proc.
 
-    CPU time depends less than time on the wall on what else the machine does. Descendants are looked at twice a
-    second, since those that nobody waits for are in nobody's account: what one takes between the last look and its end
-    is missed.
+    CPU time depends less than time on the wall on what else the machine does. What a process takes between the last
+    look at it and its end is missed.
     """
-    ticks: dict[int, int] = {}
+
+    def __init__(self, pid: int) -> None:
+        self._root = pid
+        self._ticks: dict[int, int] = {}
+
+    def cpu_s(self) -> float:
+        """CPU seconds that all of them have taken, as far as they were seen."""
+        _look(self._root, self._ticks)
+        return sum(self._ticks.values()) / os.sysconf("SC_CLK_TCK")
+
+
+def watched(process: subprocess.Popen[str]) -> float:
+    """Waits for a process to end; CPU seconds that it and its descendants took, looked at twice a second."""
+    family, cpu_s = Descendants(process.pid), 0.0
     while process.poll() is None:
-        _look(process.pid, ticks)
+        cpu_s = family.cpu_s()
         time.sleep(LOOK_EVERY_S)
-    return sum(ticks.values()) / os.sysconf("SC_CLK_TCK")
+    return cpu_s
 
 
 def _look(root: int, ticks: dict[int, int]) -> None:

@@ -5,6 +5,8 @@ patches are cut from uint8 frames and multiplied once, with mean and standard de
 key and value are one product; QuickGELU is SiLU, with its 1.702 folded into the matrices round it. Layer norms compute
 in float32 whatever the dtype, and what comes after the frames (integration, context) is the model's own, in float32.
 
+On a CPU weights in bfloat16 are laid out for oneDNN once and not with every product.
+
 Whether neighbours change the last bits of a vector is up to the libraries that multiply: oneDNN adds up bfloat16 in one
 order however many rows there are (tested), MKL does not with float32. See `pipeline.embed` for what is made of that.
 """
@@ -33,6 +35,7 @@ GREY = 128
 # Up to so many tokens a CPU is quicker with two plain products than with torch's fused attention (9 ms against 15 ms
 # for 64 frames of 51 tokens, 12 heads, bfloat16); beyond it the scores would not stay in the cache.
 SHORT_TOKENS = 64
+TYPICAL_CLIPS = 8  # of a pass
 # bfloat16 must be so much faster than float32: 2.1 here with AVX512-BF16; without such instructions it is slower.
 WORTH_IT = 1.25
 
@@ -46,17 +49,59 @@ def _attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return (weights @ v).transpose(-3, -2).flatten(-2)
 
 
+class Product(nn.Module):
+    """A layer's matrix product and its bias, with SiLU after it if asked for."""
+
+    def __init__(self, weight: Tensor, bias: Tensor, *, silu: bool = False) -> None:
+        super().__init__()
+        self.weight, self.bias, self.silu = nn.Parameter(weight), nn.Parameter(bias), silu
+        self._packed: Tensor | None = None
+
+    def pack(self, rows: int) -> None:
+        """Lays the weight out as oneDNN wants it for inputs of about so many rows; the module stays where it is."""
+        self._packed = torch.ops.mkldnn._reorder_linear_weight(self.weight, rows)  # noqa: SLF001
+        del self.weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(*any, inner) to (*any, outer)."""
+        if self._packed is not None:
+            out: Tensor = torch.ops.mkldnn._linear_pointwise(  # noqa: SLF001
+                x, self._packed, self.bias, "swish" if self.silu else "none", [], ""
+            )
+            return out
+        out = F.linear(x, self.weight, self.bias)
+        return F.silu(out, inplace=True) if self.silu else out
+
+
+def packs(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether weights can be laid out beforehand: by functions of torch that its compiler uses and that have no public
+    name, so that they are tried first.
+    """
+    if device.type != "cpu" or dtype != torch.bfloat16 or not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+        return False
+    trial = Product(torch.eye(16, dtype=dtype), torch.ones(16, dtype=dtype), silu=True)
+    x = torch.arange(-16.0, 16.0).to(dtype).view(2, 16)
+    with torch.inference_mode():
+        expected = trial(x)
+        try:
+            trial.pack(len(x))
+            return torch.allclose(trial(x), expected, rtol=0.02)
+        except (AttributeError, RuntimeError):  # another torch, which has them no longer
+            return False
+
+
 class FastAttention(nn.Module):
     """`blocks.Attention` of a sequence to itself, as one product in and one out."""
 
     def __init__(self, own: Attention) -> None:
         super().__init__()
-        self.weight, self.bias, self.out_proj = own.in_proj_weight, own.in_proj_bias, own.out_proj
+        self.read = Product(own.in_proj_weight, own.in_proj_bias)
+        self.write = Product(own.out_proj.weight, own.out_proj.bias)
 
     def forward(self, x: Tensor, queries: int) -> Tensor:
         """(*any, M, D) to (*any, queries, D): what the first tokens read from all of them."""
-        q, k, v = F.linear(x, self.weight, self.bias).chunk(3, dim=-1)
-        out: Tensor = self.out_proj(_attend(q[..., :queries, :], k, v))
+        q, k, v = self.read(x).chunk(3, dim=-1)
+        out: Tensor = self.write(_attend(q[..., :queries, :], k, v))
         return out
 
 
@@ -65,15 +110,13 @@ class FastMlp(nn.Module):
 
     def __init__(self, own: Mlp) -> None:
         super().__init__()
-        self.weight = nn.Parameter(own.c_fc.weight * GELU_SLOPE)
-        self.bias = nn.Parameter(own.c_fc.bias * GELU_SLOPE)
-        self.weight_out = nn.Parameter(own.c_proj.weight / GELU_SLOPE)
-        self.bias_out = own.c_proj.bias
+        self.widen = Product(own.c_fc.weight * GELU_SLOPE, own.c_fc.bias * GELU_SLOPE, silu=True)
+        self.narrow = Product(own.c_proj.weight / GELU_SLOPE, own.c_proj.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """(*any, D) to (*any, D)."""
-        hidden = F.silu(F.linear(x, self.weight, self.bias), inplace=True)
-        return F.linear(hidden, self.weight_out, self.bias_out)
+        out: Tensor = self.narrow(self.widen(x))
+        return out
 
 
 class FastBlock(nn.Module):
@@ -135,8 +178,18 @@ class FastVideo(nn.Module):
         super().__init__()
         self.config = model.config
         self.visual = FastFrames(model.visual, model.config).to(dtype)
+        self._pack(dtype)
         del model.visual, model.text_encoder, model.prompts_generator
         self.rest = model.float()
+
+    def _pack(self, dtype: torch.dtype) -> None:
+        """Lays weights out for passes of a few clips, where that can be done."""
+        if not packs(self.visual.proj.device, dtype):
+            return
+        rows = TYPICAL_CLIPS * self.config.frames * (self.config.patches + 1)
+        for product in self.visual.modules():
+            if isinstance(product, Product):
+                product.pack(rows)
 
     @torch.inference_mode()
     def forward(self, frames_BTHWC: Tensor) -> tuple[Tensor, Tensor]:

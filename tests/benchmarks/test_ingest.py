@@ -77,14 +77,24 @@ def test_a_peer_that_is_missing_is_said_to_be():
     said = ingest.summary(ingest.Row("row", ()), taken) | {"footage_s": 20.0}
     line = dict(zip(range(len(ingest.HEADER)), ingest.cells(said), strict=True))
     assert [line[number] for number in (3, 4, 5)] == ["6.00", "missing", "3.00"]
-    assert [line[number] for number in (8, 9, 10)] == ["2.00", "missing", "0.50"]
+    assert [line[number] for number in (6, 9, 10, 11)] == ["missing", "2.00", "missing", "0.50"]
+
+
+def test_the_steady_state_is_what_lies_between_a_quarter_of_the_footage_and_the_last_commit():
+    commits = [(10.0, 31.0, 40.0), (25.0, 33.0, 43.0), (60.0, 40.0, 57.0), (100.0, 48.0, 73.0)]
+    assert ingest.slope(commits, 10.0) == pytest.approx((2.0, 4.0))
+
+
+def test_one_commit_tells_no_steady_state():
+    with pytest.raises(ValueError, match="more copies"):
+        ingest.slope([(100.0, 30.0, 40.0)], 10.0)
 
 
 @pytest.mark.slow
 @pytest.mark.ray
 def test_a_small_row_is_measured_and_written_down(tmp_path: Path):
     script, paths = ROOT / "benchmarks" / "ingest.py", os.environ.get("PYTHONPATH", "")
-    row = ["--rows", str(KIND), "--seconds", "10", "--rounds", "1", "--copies", "1"]
+    row = ["--rows", str(KIND), "--seconds", "10", "--rounds", "1", "--copies", "12"]
     done = subprocess.run(
         [sys.executable, str(script), *row],
         cwd=tmp_path,

@@ -55,6 +55,23 @@ def test_in_bfloat16_neighbours_change_no_bit_of_a_vector(order, tiny_weights) -
         assert torch.equal(one, other[order])
 
 
+def test_weights_laid_out_beforehand_change_next_to_nothing(tiny_weights, monkeypatch) -> None:
+    usual = FastVideo(load(tiny_weights), torch.bfloat16)(FRAMES)
+    monkeypatch.setattr(fast, "packs", lambda *_: False)
+    for one, other in zip(usual, FastVideo(load(tiny_weights), torch.bfloat16)(FRAMES), strict=True):
+        assert cosines(one, other).min() > 0.9995
+
+
+@pytest.mark.parametrize("error", [AttributeError("gone"), RuntimeError("other arguments")])
+def test_a_torch_that_cannot_lay_out_weights_does_without(error, tiny_weights, expected, monkeypatch) -> None:
+    def pack(*_):
+        raise error
+
+    monkeypatch.setattr(fast.Product, "pack", pack)
+    video_BE, _ = FastVideo(load(tiny_weights), torch.bfloat16)(FRAMES)
+    assert cosines(video_BE, expected[0]).min() > 0.9995
+
+
 def test_frames_may_be_a_view_and_are_not_changed(tiny_weights) -> None:
     encoder = FastVideo(load(tiny_weights), torch.float32)
     view = FRAMES.permute(0, 1, 4, 2, 3).contiguous().permute(0, 1, 3, 4, 2)
