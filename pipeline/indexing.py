@@ -253,7 +253,6 @@ def _stages(job: Job, units: list[Unit], sizes: Pools) -> list[Stage]:
             name="write",
             work=partial(write_part, folder=job.archive.folder),
             batch_size=together,
-            resident=True,
             num_cpus=0.5,
         ),
     ]

@@ -359,7 +359,6 @@ def _keep(job: Job, count: int) -> Stage:
         name="keep",
         work=partial(packet_cache.keep, job.archive.folder),
         batch_size=packet_cache.together(count),
-        resident=True,
         num_cpus=0.5,
     )
 
