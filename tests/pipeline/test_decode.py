@@ -185,7 +185,7 @@ def test_a_sample_keeps_no_more_than_its_own_pixels(tmp_path: Path) -> None:
     path = make_video(tmp_path / "wide.mkv", size=(640, 40), codec="ffv1", frames=1)
     with av.open(str(path)) as container:
         (frame,) = container.decode(video=0)
-    picture = decode._Resizer().model_input(frame, SIZE)
+    picture = decode.Resizer().model_input(frame, SIZE)
     owner = picture
     while owner.base is not None:
         owner = owner.base
