@@ -1,8 +1,8 @@
 """Decoding on a GPU: packets through NVDEC, frames to torch without a copy, pictures as the CPU's scaler makes them.
 
 A unit is either decoded whole on the device or left to a CPU, which knows what to do with damage. Pictures must be
-those of `decode.Resizer`, for vectors of both are compared; so what swscale does is done again here, roundings included,
-in matrix products. That part takes frames in any memory, and is tested without a device.
+those of `decode.Resizer`, for vectors of both are compared; so what swscale does is done again here, roundings too, in
+matrix products. That part takes frames in any memory, and is tested without a device.
 """
 
 # H x W pixels of a picture, C = 2 chroma channels
@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Collection, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import islice
 from typing import Any
@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from av.codec.hwaccel import HWAccel
 from torch import Tensor
+from torch.nn import functional as F
 from torch.utils import dlpack
 
 from pipeline import decode
@@ -124,18 +125,14 @@ def scaled_rgb(frame: Any, shape: tuple[int, int], *, is_sited_left: bool) -> Te
     if frame.colorspace not in MATRICES:
         raise NotImplementedError(f"no colour matrix number {frame.colorspace} on a device")
     luma_HW, chroma_CHW = planes(frame)
-    height, width = shape
-    # swscale's RGB has a colour for each two pixels of a row, but where rows are of odd length.
-    is_paired = width % 2 == 0
-    columns = width // 2 if is_paired else width
-    shift = 0.25 if is_sited_left else 0.0
-    luma_HW = _resampled(luma_HW, (height, width))
-    chroma_CHW = _resampled(chroma_CHW, (height, columns), shift)
-    is_full, (red, blue) = frame.color_range == FULL_RANGE, MATRICES[frame.colorspace]
-    if is_paired:
-        rgb_CHW = _by_tables(luma_HW, chroma_CHW.repeat_interleave(2, -1), red, blue, is_full=is_full)
-    else:
-        rgb_CHW = _exactly(luma_HW, chroma_CHW, red, blue, is_full=is_full)
+    colours = _Colours(*MATRICES[frame.colorspace], is_full=frame.color_range == FULL_RANGE)
+    if shape == tuple(luma_HW.shape):  # nothing to scale: each four pixels share their chroma, and all is rounded down
+        chroma_CHW = chroma_CHW.repeat_interleave(2, -2).repeat_interleave(2, -1)[:, : shape[0], : shape[1]]
+        rgb_CHW = _exactly(luma_HW, chroma_CHW, colours).floor()
+    elif shape[1] % 2:
+        rgb_CHW = _exactly(*_scaled(luma_HW, chroma_CHW, shape, 1, is_sited_left=is_sited_left), colours)
+    else:  # swscale's RGB has a colour for each two pixels of a row, but where rows are of odd length
+        rgb_CHW = _by_tables(*_scaled(luma_HW, chroma_CHW, shape, 2, is_sited_left=is_sited_left), colours)
     return rgb_CHW.round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0).contiguous()
 
 
@@ -148,7 +145,11 @@ def planes(frame: Any) -> tuple[Tensor, Tensor]:
     if chroma_HWC.ndim != 3 or chroma_HWC.shape[2] != 2 or luma_HW.dtype not in (torch.uint8, torch.uint16):
         raise NotImplementedError(f"frames of layout {frame.format.name} are not scaled on a device")
     unit = 1 if luma_HW.dtype == torch.uint8 else 256  # P010 has its 10 bits at the top of 16
-    return luma_HW.float() / unit, chroma_HWC.permute(2, 0, 1).float() / unit
+    chroma_CHW = chroma_HWC.permute(2, 0, 1).float() / unit
+    height, width = luma_HW.shape
+    # PyAV leaves out what covers but one row or column of an odd frame.
+    missing = (0, -(-width // 2) - chroma_CHW.shape[2], 0, -(-height // 2) - chroma_CHW.shape[1])
+    return luma_HW.float() / unit, F.pad(chroma_CHW, missing, mode="replicate") if any(missing) else chroma_CHW
 
 
 def _two(frame: Any) -> Iterator[Any]:
@@ -156,6 +157,16 @@ def _two(frame: Any) -> Iterator[Any]:
     if len(frame.planes) != 2:
         raise NotImplementedError(f"frames of {len(frame.planes)} planes are not scaled on a device")
     yield from frame.planes
+
+
+def _scaled(
+    luma_HW: Tensor, chroma_CHW: Tensor, shape: tuple[int, int], pixels: int, *, is_sited_left: bool
+) -> tuple[Tensor, Tensor]:
+    """Luma and chroma at another height and width; one chroma sample for so many pixels of a row, repeated."""
+    height, width = shape
+    shift = 0.25 if is_sited_left else 0.0
+    chroma_CHW = _resampled(chroma_CHW, (height, width // pixels), shift).repeat_interleave(pixels, -1)
+    return _resampled(luma_HW, shape), chroma_CHW
 
 
 def _resampled(plane: Tensor, shape: tuple[int, int], shift: float = 0.0) -> Tensor:
@@ -186,25 +197,35 @@ def _weights(size: int, target: int, shift: float, device: torch.device) -> Tens
     return torch.tensor(weights_OI[:, 1:-1], dtype=torch.float32, device=device)
 
 
-def _factors(red: float, blue: float, *, is_full: bool) -> tuple[float, float, float, float, float]:
-    """What stretches luma, and what V and U add to red, V and U to green, U to blue, in stretched grey levels."""
-    luma, chroma = (1.0, 1.0) if is_full else (255 / 219, 255 / 224)
-    green, of_v, of_u = 1 - red - blue, 2 * (1 - red) * chroma, 2 * (1 - blue) * chroma
-    return luma, of_v, -of_v * red / green, -of_u * blue / green, of_u
+@dataclass(frozen=True, slots=True)
+class _Colours:
+    """What a frame's numbers mean: the weights of red and blue in luma, and whether it has all of 0 to 255."""
+
+    red: float
+    blue: float
+    is_full: bool
+
+    @property
+    def factors(self) -> tuple[float, float, float, float, float]:
+        """What stretches luma, and what V adds to red, V and U to green, U to blue, in stretched grey levels."""
+        luma, chroma = (1.0, 1.0) if self.is_full else (255 / 219, 255 / 224)
+        of_v, of_u = 2 * (1 - self.red) * chroma, 2 * (1 - self.blue) * chroma
+        green = 1 - self.red - self.blue
+        return luma, of_v, -of_v * self.red / green, -of_u * self.blue / green, of_u
 
 
-def _exactly(luma_HW: Tensor, chroma_CHW: Tensor, red: float, blue: float, *, is_full: bool) -> Tensor:
+def _exactly(luma_HW: Tensor, chroma_CHW: Tensor, colours: _Colours) -> Tensor:
     """RGB 3 x H x W of luma and chroma 2 x H x W, not rounded."""
-    luma, v_red, v_green, u_green, u_blue = _factors(red, blue, is_full=is_full)
-    grey_HW = (luma_HW - (0 if is_full else 16)) * luma
+    luma, v_red, v_green, u_green, u_blue = colours.factors
+    grey_HW = (luma_HW - (0 if colours.is_full else 16)) * luma
     u_HW, v_HW = chroma_CHW - 128
     return torch.stack([grey_HW + v_red * v_HW, grey_HW + v_green * v_HW + u_green * u_HW, grey_HW + u_blue * u_HW])
 
 
-def _by_tables(luma_HW: Tensor, chroma_CHW: Tensor, red: float, blue: float, *, is_full: bool) -> Tensor:
+def _by_tables(luma_HW: Tensor, chroma_CHW: Tensor, colours: _Colours) -> Tensor:
     """The same by swscale's tables: all is rounded first, and what chroma adds is whole steps of luma, rounded down."""
-    luma, v_red, v_green, u_green, u_blue = _factors(red, blue, is_full=is_full)
-    start = 0 if is_full else TABLE_START * luma - TABLE_ZERO - 16
+    luma, v_red, v_green, u_green, u_blue = colours.factors
+    start = 0 if colours.is_full else TABLE_START * luma - TABLE_ZERO - 16
     luma_HW = luma_HW.round()
     u_HW, v_HW = chroma_CHW.round()
     steps = [

@@ -300,8 +300,8 @@ def test_a_late_unit_does_not_decode_the_file_from_the_front(
     (unit,) = units(make_video(tmp_path / name, frames=300, gop=50, paint=halves))
     intact_frames, seen = decode._intact_frames, []
 
-    def counted(*given) -> Iterator:
-        for shot in intact_frames(*given):
+    def counted(*given, **named) -> Iterator:
+        for shot in intact_frames(*given, **named):
             seen.append(shot.time_s)
             yield shot
 

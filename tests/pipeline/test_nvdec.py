@@ -1,4 +1,4 @@
-"""Decoding on a GPU: pictures as the CPU's, tested with frames in plain memory, and what happens where there is none."""
+"""Decoding on a GPU: pictures as a CPU's, by frames in plain memory, and what happens where there is no GPU."""
 
 from __future__ import annotations
 
@@ -21,9 +21,10 @@ from pipeline.nvdec import DeviceResizer
 from pipeline.settings import IndexSettings, Sampling
 from schemas.errors import UndecodableVideo
 from schemas.records import DecodedUnit, Unit
-from tests.media import damage_packets, halves_number, make_video, quadrants
+from tests.media import damage_packets, halves, halves_number, make_video, quadrants
 from tests.pipeline.steps import SIZE, numbers, source, units
 
+MOST_LEVELS = 1.0  # that pictures may be off by in the mean: half of what the probe allows
 FOOTAGE = Path("/work/shared/footage/A")
 # Between them: chroma sited left and centred, widths that come out odd and even, larger and smaller, full range, 709.
 REAL = (
@@ -62,6 +63,12 @@ def painted(size: tuple[int, int], kind: str, space: Colorspace, span: ColorRang
     return VideoReformatter().reformat(frame, format=kind, dst_colorspace=space, dst_color_range=span)
 
 
+def planar(frame: av.VideoFrame) -> av.VideoFrame:
+    """The same samples as a CPU's decoder gives them."""
+    kind = "yuv420p10le" if frame.format.name == "p010le" else "yuv420p"
+    return VideoReformatter().reformat(frame, format=kind)
+
+
 def apart(one: np.ndarray, other: np.ndarray) -> tuple[float, int]:
     """Grey levels between two pictures: mean and most."""
     levels = np.abs(one.astype(int) - other.astype(int))
@@ -79,19 +86,19 @@ def test_colours_are_swscales_in_every_matrix_range_and_depth(kind: str, space, 
     assert frame.color_range == span
     for width in (151, 150):
         found = nvdec.scaled_rgb(frame, (90, width), is_sited_left=False)
-        expected = Resizer().upright(frame, (90, width))
+        expected = Resizer().upright(planar(frame), (90, width))
         mean, _ = apart(found.numpy(), expected)
         assert mean < (0.3 if width % 2 else 0.8)
 
 
-@pytest.mark.parametrize("shape", [(31, 47), (96, 151), (192, 319), (211, 333), (400, 601), (60, 80), (256, 320)])
+@pytest.mark.parametrize("shape", [(31, 47), (96, 151), (192, 319), (211, 333), (400, 601), (60, 80), (192, 318)])
 def test_scaling_is_by_area_down_and_by_lines_up(shape: tuple[int, int]) -> None:
     frame = painted((318, 192), "nv12", Colorspace.ITU601, ColorRange.MPEG)
     found = nvdec.scaled_rgb(frame, shape, is_sited_left=False)
     assert found.shape == (*shape, 3)
     assert found.dtype == torch.uint8
-    mean, _ = apart(found.numpy(), Resizer().upright(frame, shape))
-    assert mean < (0.3 if shape[1] % 2 else 1.5)
+    mean, _ = apart(found.numpy(), Resizer().upright(planar(frame), shape))
+    assert mean < (0.3 if shape[1] % 2 else 1.0)
 
 
 @pytest.mark.parametrize(("size", "target"), [(10, 4), (10, 10), (4, 10), (1, 7), (7, 1), (1920, 455)])
@@ -140,19 +147,16 @@ def decoded_both(path: Path, settings: Sampling, size: int) -> tuple[DecodedUnit
 
 
 @pytest.mark.skipif(not FOOTAGE.is_dir(), reason="needs the shared footage")
-def test_real_videos_give_the_same_pictures_and_vectors(record_property) -> None:
+def test_real_videos_give_the_same_pictures_and_vectors() -> None:
     settings = IndexSettings().sampling(8)
     embed = Embed("footage-tiny", "none", precision="float32")
     cosines, means = [], {}
     for name in REAL:
-        found, expected, _ = decoded_both(FOOTAGE / name, settings, 224)
+        found, expected, _ = decoded_both(FOOTAGE / name, settings, 64)
         means[name] = apart(found.frames_NTHWC, expected.frames_NTHWC)
         one, other = embed([found, expected])
         cosines += (one.embedding_NE * other.embedding_NE).sum(1).tolist()
-    record_property("grey levels, mean and most", means)
-    record_property("cosines", cosines)
-    print(means, cosines)
-    assert max(mean for mean, _ in means.values()) < 1.0
+    assert max(mean for mean, _ in means.values()) < MOST_LEVELS
     assert np.median(cosines) >= 0.999
     assert min(cosines) >= 0.995
 
@@ -209,7 +213,7 @@ def test_what_a_device_runs_out_of_is_no_failure(error, tmp_path: Path, monkeypa
 
 
 def test_a_unit_that_does_not_come_out_whole_is_the_cpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = make_video(tmp_path / "damaged.mp4", frames=75)
+    path = make_video(tmp_path / "damaged.mp4", frames=51)
     (unit,) = units(path)
     damage_packets(path, [30])
     monkeypatch.setattr(nvdec, "on_device", lambda *_: software("h264"))
@@ -219,13 +223,11 @@ def test_a_unit_that_does_not_come_out_whole_is_the_cpus(tmp_path: Path, monkeyp
 
 
 def test_on_a_device_the_first_packet_that_does_not_decode_ends_the_pass(tmp_path: Path) -> None:
-    path = make_video(tmp_path / "damaged.avi", codec="mjpeg", pixels="yuvj420p")
-    (unit,) = units(path)
-    damage_packets(path, [20], 100_000)
+    path = damage_packets(make_video(tmp_path / "damaged.avi", codec="mpeg4"), [20])
     with demux.opened(str(path)) as (container, stream):
-        forgiving = list(decode._intact_frames(container, stream))
-    assert forgiving
-    assert unit.codec == "mjpeg"
+        assert len(list(decode._intact_frames(container, stream))) > 40
+    with pytest.raises(UndecodableVideo, match="decoding failed"), demux.opened(str(path)) as (container, stream):
+        list(decode._intact_frames(container, stream, goes_on=False))
 
 
 def test_a_decoder_takes_the_option_for_more_surfaces(tmp_path: Path) -> None:
@@ -289,7 +291,7 @@ ON_DEVICE = {
 @pytest.mark.gpu
 @pytest.mark.parametrize("is_planned", [True, False], ids=["planned", "one pass"])
 @pytest.mark.parametrize("name", ON_DEVICE)
-def test_a_device_gives_the_frames_and_pictures_of_the_cpu(name: str, is_planned: bool, tmp_path: Path) -> None:
+def test_a_device_gives_the_frames_and_pictures_of_the_cpu(name: str, is_planned, tmp_path: Path) -> None:
     path = make_video(tmp_path / name, size=(320, 240), frames=100, **ON_DEVICE[name])
     (unit,) = units(path)
     unit = unit if is_planned else replace(unit, steps=None)
@@ -297,28 +299,17 @@ def test_a_device_gives_the_frames_and_pictures_of_the_cpu(name: str, is_planned
     assert found.fallback == ""
     assert found.windows == expected.windows
     assert found.intact_samples == expected.intact_samples
-    assert apart(found.frames_NTHWC, expected.frames_NTHWC)[0] < nvdec_levels()
-
-
-def nvdec_levels() -> float:
-    """Grey levels that pictures may be off by in the mean: half of what the probe allows."""
-    return 1.0
+    assert apart(found.frames_NTHWC, expected.frames_NTHWC)[0] < MOST_LEVELS
 
 
 @pytest.mark.gpu
 def test_a_device_gives_frames_at_their_times_after_a_seek(tmp_path: Path) -> None:
-    path = make_video(tmp_path / "a.mp4", size=(320, 240), frames=250, b_frames=2, paint=_numbered)
+    path = make_video(tmp_path / "a.mp4", size=(320, 240), frames=250, b_frames=2, paint=halves)
     (unit,) = units(path)
     late = replace(unit, windows=unit.windows[5:], steps=None)
     found, expected = nvdec.decode_unit(late, SIZE, "cuda"), decode.decode(late, SIZE)
     assert found.fallback == ""
     assert numbers(found, halves_number) == numbers(expected, halves_number)
-
-
-def _numbered(number: int, size: tuple[int, int]) -> np.ndarray:
-    from tests.media import halves
-
-    return halves(number, size)
 
 
 @pytest.mark.gpu
@@ -328,8 +319,8 @@ def test_a_device_gives_the_vectors_of_the_cpu() -> None:
     embed = Embed("footage-tiny", "none", precision="float32")
     cosines = []
     for name in REAL:
-        _, expected, unit = decoded_both(FOOTAGE / name, settings, 224)
-        found = nvdec.decode_unit(unit, 224, "cuda")
+        _, expected, unit = decoded_both(FOOTAGE / name, settings, 64)
+        found = nvdec.decode_unit(unit, 64, "cuda")
         one, other = embed([found, expected])
         if not found.fallback:
             cosines += (one.embedding_NE * other.embedding_NE).sum(1).tolist()
@@ -352,7 +343,7 @@ def test_sizes_that_a_device_may_refuse_end_well(size: tuple[int, int], tmp_path
     (unit,) = units(make_video(tmp_path / "a.mp4", size=size, frames=25))
     found, expected = nvdec.decode_unit(unit, SIZE, "cuda"), decode.decode(unit, SIZE)
     assert found.windows == expected.windows
-    assert apart(found.frames_NTHWC, expected.frames_NTHWC)[0] < nvdec_levels()
+    assert apart(found.frames_NTHWC, expected.frames_NTHWC)[0] < MOST_LEVELS
 
 
 @pytest.mark.gpu
@@ -360,5 +351,5 @@ def test_a_probe_on_a_device_finds_the_pictures_alike(tmp_path: Path) -> None:
     (unit,) = units(make_video(tmp_path / "a.mp4", size=(640, 480), frames=100, paint=textured))
     probe = nvdec.compare(unit, SIZE, "cuda")
     assert probe.refused == ""
-    assert probe.difference < nvdec_levels()
+    assert probe.difference < MOST_LEVELS
     assert probe.device_s > 0
