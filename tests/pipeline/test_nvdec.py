@@ -292,7 +292,7 @@ ON_DEVICE = {
 @pytest.mark.parametrize("is_planned", [True, False], ids=["planned", "one pass"])
 @pytest.mark.parametrize("name", ON_DEVICE)
 def test_a_device_gives_the_frames_and_pictures_of_the_cpu(name: str, is_planned, tmp_path: Path) -> None:
-    path = make_video(tmp_path / name, size=(320, 240), frames=100, **ON_DEVICE[name])
+    path = make_video(tmp_path / name, size=(320, 240), frames=100, paint=halves, **ON_DEVICE[name])
     (unit,) = units(path)
     unit = unit if is_planned else replace(unit, steps=None)
     found, expected = nvdec.decode_unit(unit, SIZE, "cuda"), decode.decode(unit, SIZE)
