@@ -324,7 +324,7 @@ def test_a_device_gives_the_vectors_of_the_cpu() -> None:
         one, other = embed([found, expected])
         if not found.fallback:
             cosines += (one.embedding_NE * other.embedding_NE).sum(1).tolist()
-    assert len(cosines) >= len(REAL), "most of these are H.264, which every NVDEC decodes"
+    assert len(cosines) >= len(REAL) - 1, "all but one are H.264, which every NVDEC decodes"
     assert np.median(cosines) >= 0.999
     assert min(cosines) >= 0.995
 
