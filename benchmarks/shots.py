@@ -124,7 +124,7 @@ def ours(uri: str) -> Times:
     """Cuts as they are found while decoding."""
     rules = sampling("shots").shots
     assert rules is not None
-    luma = decode._Resizer().luma  # noqa: SLF001
+    luma = decode.Resizer().luma
     seen = (cuts.Seen(s.time_s, luma(s.frame), bool(s.frame.key_frame), None) for s in frames_of(uri))
     return [frame.time_s for frame, is_start in cuts.marked(seen, rules) if is_start][1:]
 

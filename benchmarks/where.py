@@ -72,13 +72,13 @@ def scaler_watched() -> Iterator[list[float]]:
     """CPU time of every picture that is scaled meanwhile, as a list that grows."""
     spent: list[float] = []
 
-    class Watched(decode._Resizer):  # noqa: SLF001  # no place outside the decoding loop sees the scaler alone
+    class Watched(decode.Resizer):  # no place outside the decoding loop sees the scaler alone
         def upright(self, *given: Any) -> Any:
             took_s, picture = timed(lambda: super(Watched, self).upright(*given))
             spent.append(took_s)
             return picture
 
-    with patch.object(decode, "_Resizer", Watched):
+    with patch.object(decode, "Resizer", Watched):
         yield spent
 
 

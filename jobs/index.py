@@ -21,6 +21,10 @@ Precision = Annotated[
     Literal["auto", "float32", "bfloat16"],
     typer.Option(help="What frames are encoded in; bfloat16 where that is faster, unless given."),
 ]
+Decoder = Annotated[
+    Literal["auto", "cpu", "cuda"],
+    typer.Option(help="What decodes; a GPU where that is faster and gives the same pictures, unless given."),
+]
 Explain = Annotated[
     bool, typer.Option("--explain", help="Tell how each unit is decoded, what that should take, and what it took.")
 ]
@@ -45,6 +49,7 @@ def index(
     ] = "int8",
     engine: Annotated[Literal["ray", "local"], typer.Option(help="Ray Data, or a plain loop in one process.")] = "ray",
     precision: Precision = "auto",
+    decoder: Decoder = "auto",
     rehash: Rehash = False,
     trust_mtime: TrustMtime = False,
     keep_gone: KeepGone = False,
@@ -73,6 +78,7 @@ def index(
         engine=engine,
         device="auto",
         precision=precision,
+        decoder=decoder,
     )
     policy = Policy(
         rehash=rehash, trust_mtime=trust_mtime, keep_gone=keep_gone, keep_space=keep_space, yes=yes, wait_s=wait

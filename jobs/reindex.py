@@ -18,6 +18,7 @@ def reindex(
         typer.Option(help="Give up a folder, glob, list or file for good and retire what is known there."),
     ] = None,
     engine: Annotated[Literal["ray", "local"] | None, typer.Option(help="If not the last run's.")] = None,
+    decoder: Annotated[Literal["auto", "cpu", "cuda"] | None, typer.Option(help="If not the last run's.")] = None,
     rehash: Rehash = False,
     trust_mtime: TrustMtime = False,
     keep_gone: KeepGone = False,
@@ -37,6 +38,12 @@ def reindex(
         run_report.check(file)
     with console.progress_bar(enabled=not as_json) as watch:
         found = reindexing.reindex(
-            archive, policy=policy, forget=forget or (), engine=engine, dry_run=dry_run, watch=watch
+            archive,
+            policy=policy,
+            forget=forget or (),
+            engine=engine,
+            decoder=decoder,
+            dry_run=dry_run,
+            watch=watch,
         )
     report.tell(found, as_json=as_json, metrics=metrics, markdown=markdown)

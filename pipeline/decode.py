@@ -44,8 +44,8 @@ NOTHING_INTACT = "no intact frame could be decoded where the file says there are
 RAW_PIXELS = 640 * 360  # of a frame that takes no more memory than twice what would be made of it
 
 
-def _intact_frames(container: Any, stream: Any) -> Iterator[Shot]:
-    """Frames in presentation order, without those that damage spoils."""
+def _intact_frames(container: Any, stream: Any, *, goes_on: bool = True) -> Iterator[Shot]:
+    """Frames in presentation order, without those that damage spoils; FFmpegError ends them unless one `goes_on`."""
     zero_s = origin_s(container)
     damage = Damage()
     for packet in each_packet(container, stream):
@@ -54,12 +54,14 @@ def _intact_frames(container: Any, stream: Any) -> Iterator[Shot]:
         except MemoryError:
             raise
         except av.FFmpegError:
+            if not goes_on:
+                raise
             damage.strike(stamp_of(packet), float(stream.time_base))
             continue  # later packets may be sound: nothing that follows the next key frame is given up
         yield from _sound(frames, damage, zero_s)
 
 
-class _Resizer:
+class Resizer:
     """Frames to upright RGB pictures; keeps the scaler's tables between frames of the same size."""
 
     def __init__(self) -> None:
@@ -108,8 +110,21 @@ class _Resizer:
         return np.asarray(scaled.to_ndarray())
 
 
-# How a frame becomes a sample's picture.
-_Scale = Callable[[_Resizer, av.VideoFrame], Picture]
+@dataclass(frozen=True, slots=True)
+class Device:
+    """What decodes in the CPU's place, in PyAV's terms, and what makes pictures of its frames."""
+
+    hwaccel: Any
+    resizer: Resizer
+
+
+@dataclass(frozen=True, slots=True)
+class _Way:
+    """How packets become samples."""
+
+    scale: Callable[[av.VideoFrame], Picture]
+    resizer: Resizer  # of thumbnails
+    hwaccel: Any = None  # None: a CPU decodes
 
 
 def decode_units(image_size: int, units: list[Unit]) -> list[DecodedUnit]:
@@ -117,20 +132,20 @@ def decode_units(image_size: int, units: list[Unit]) -> list[DecodedUnit]:
     return [decode(unit, image_size) for unit in units]
 
 
-def decode(unit: Unit, image_size: int) -> DecodedUnit:
+def decode(unit: Unit, image_size: int, device: Device | None = None) -> DecodedUnit:
     """The unit's clips at model size. Raises UndecodableVideo when no clip can be had.
 
-    By the unit's steps; where a file does not keep what its packets promised, by one pass over all of it.
+    By the unit's steps; where a file does not keep what its packets promised, by one pass over all of it. On a device
+    the first error ends it: a CPU knows better how to go on.
     """
     began = time.perf_counter()
     wanted_s = sorted({moment for window in unit.windows for moment in window.frame_times_s})
     # Windows that overlap may share the sample that is their picture.
     posters_s = {middle(window) for window in unit.windows}
 
-    def scale(resizer: _Resizer, frame: av.VideoFrame) -> Picture:
-        return resizer.model_input(frame, image_size)
-
-    taken = _take_planned(unit, wanted_s, scale, posters_s) or _take(unit.uri, wanted_s, scale, posters_s)
+    resizer, hwaccel = (Resizer(), None) if device is None else (device.resizer, device.hwaccel)
+    way = _Way(lambda frame: resizer.model_input(frame, image_size), resizer, hwaccel)
+    taken = _take_planned(unit, wanted_s, way, posters_s) or _take(unit.uri, wanted_s, way, posters_s)
     decoded = samples.clips(unit, taken, began)
     if decoded is None:
         raise UndecodableVideo(NOTHING_INTACT)
@@ -183,7 +198,7 @@ class _Keeper:
     def __init__(self, image_size: int) -> None:
         self._image_size = image_size
         # One each: a scaler keeps the tables of one size.
-        self._looks, self._crops, self._posters = _Resizer(), _Resizer(), _Resizer()
+        self._looks, self._crops, self._posters = Resizer(), Resizer(), Resizer()
 
     def seen(self, shot: Shot) -> Seen:
         """A frame for the detector."""
@@ -250,14 +265,15 @@ def short_side_frames(uri: str, wanted_s: Sequence[float], short_side: int) -> P
 
     The shorter of H and W is `short_side`. One forward pass; raises UndecodableVideo when no intact frame comes out.
     """
-    taken = _take(uri, sorted(set(wanted_s)), lambda resizer, frame: resizer.whole(frame, short_side))
+    resizer = Resizer()
+    taken = _take(uri, sorted(set(wanted_s)), _Way(lambda frame: resizer.whole(frame, short_side), resizer))
     if not taken:
         raise UndecodableVideo(NOTHING_INTACT)
     return np.stack([taken[moment].picture for moment in wanted_s])
 
 
 def _take_planned(
-    unit: Unit, wanted_s: list[float], scale: _Scale, posters_s: Collection[float]
+    unit: Unit, wanted_s: list[float], way: _Way, posters_s: Collection[float]
 ) -> dict[float, Sample] | None:
     """Samples by wanted time, of the frames that the unit's steps name; None if there are none or one is missing."""
     if unit.steps is None:
@@ -266,13 +282,15 @@ def _take_planned(
     for stamp, moment_s in zip(_stamps(unit.steps.shows), wanted_s, strict=True):
         moments_of.setdefault(stamp, []).append(moment_s)
     try:
-        with opened(unit.uri) as (container, stream):
-            if not unit.steps.is_exact:
+        with opened(unit.uri, way.hwaccel) as (container, stream):
+            if not unit.steps.is_exact and way.hwaccel is None:
                 stream.codec_context.options = LEAVE_UNFILTERED
             shots = _fed_frames(container, stream, unit.steps)
             picked = ((moment_s, shot) for shot in shots for moment_s in moments_of.get(shot.frame.pts, ()))
-            taken = _resize_picked(picked, scale, posters_s)
+            taken = _resize_picked(picked, way, posters_s)
     except UndecodableVideo:  # planned packets need each other; a pass over everything knows how to go on
+        if way.hwaccel is not None:
+            raise
         return None
     is_complete = len(taken) == len(wanted_s)
     return {moment_s: replace(sample, is_planned=True) for moment_s, sample in taken.items()} if is_complete else None
@@ -330,13 +348,14 @@ def _sound(frames: Iterable[Any], damage: Damage, zero_s: float) -> Iterator[Sho
             yield Shot(frame.time - zero_s, frame)
 
 
-def _take(uri: str, wanted_s: list[float], scale: _Scale, posters_s: Collection[float] = ()) -> dict[float, Sample]:
+def _take(uri: str, wanted_s: list[float], way: _Way, posters_s: Collection[float] = ()) -> dict[float, Sample]:
     """Samples by wanted time. Seeks near the first; if the seek lands behind it, starts again from the front."""
     for seek in (True, False):
-        with opened(uri) as (container, stream):
+        with opened(uri, way.hwaccel) as (container, stream):
             if seek:
                 _seek(container, stream, int((wanted_s[0] + origin_s(container)) / stream.time_base))
-            taken = _resize_picked(pick(in_order(_intact_frames(container, stream)), wanted_s), scale, posters_s)
+            shots = in_order(_intact_frames(container, stream, goes_on=way.hwaccel is None))
+            taken = _resize_picked(pick(shots, wanted_s), way, posters_s)
         if not seek or (taken and taken[wanted_s[0]].time_s <= wanted_s[0] + sampling.SAME_TIME_S):
             break
     return taken
@@ -353,16 +372,15 @@ def _seek(container: Any, stream: Any, stamp: int) -> None:
 
 
 def _resize_picked(
-    picked: Iterator[tuple[float, Shot]], scale: _Scale, posters_s: Collection[float]
+    picked: Iterator[tuple[float, Shot]], way: _Way, posters_s: Collection[float]
 ) -> dict[float, Sample]:
     """Pictures H x W x 3 of the picked frames, by wanted time; a frame picked twice is scaled once."""
-    resizer = _Resizer()
     taken: dict[float, Sample] = {}
     last: tuple[Shot, Picture] | None = None
     for wanted, shot in picked:
         if last is None or last[0] is not shot:
-            last = shot, scale(resizer, shot.frame)
-        poster = resizer.thumbnail(shot.frame) if wanted in posters_s else b""
+            last = shot, way.scale(shot.frame)
+        poster = way.resizer.thumbnail(shot.frame) if wanted in posters_s else b""
         taken[wanted] = Sample(shot.time_s, last[1], poster)
     return taken
 
@@ -375,7 +393,7 @@ def calibrate(uri: str, image_size: int) -> DecodeCost:
     sizes: list[int] = []
     times_s: list[float] = []
     scaled_s: list[float] = []
-    resizer = _Resizer()
+    resizer = Resizer()
     with opened(uri) as (container, stream):
         for packet in each_packet(container, stream):
             began = time.thread_time()

@@ -37,6 +37,9 @@ OPEN_OPTIONS = {"protocol_whitelist": "file", "format_whitelist": DEMUXERS}
 READ_BYTES = 1 << 18  # asked of a store at a time
 UNTIMED = ("avi",)  # containers without presentation times: what packets have is guessed
 MAX_FRAME_PIXELS = 8192 * 8192
+# Of a device's, beyond what its decoder itself needs: those that wait to be put in order and to be picked. More than 32
+# surfaces in all are refused.
+HELD_FRAMES = 8
 # Time stamps that span more than this are broken, and planning their windows would fill the memory.
 MAX_DURATION_S = 366 * 86_400
 # Laid over the whole span before those without a frame are left out: half a gigabyte of them, in some seconds.
@@ -49,21 +52,30 @@ av.logging.set_level(None)
 
 
 @contextmanager
-def opened(uri: str) -> Iterator[tuple[Any, Any]]:
-    """A container and its first real video stream. FFmpeg's errors become ours."""
+def opened(uri: str, hwaccel: Any = None) -> Iterator[tuple[Any, Any]]:
+    """A container and its first real video stream. FFmpeg's errors become ours.
+
+    With a `hwaccel` of PyAV's the stream is decoded there or not at all: UndecodableVideo says why not.
+    """
     path = sources.to_path(uri)
     with ExitStack() as stack:
         try:
             source = f"file:{path}" if isinstance(path, Path) else stack.enter_context(stores.open_binary(path))
             options = {"metadata_errors": "ignore", "options": dict(OPEN_OPTIONS), "buffer_size": READ_BYTES}
-            container = stack.enter_context(av.open(source, **options))
+            container = stack.enter_context(av.open(source, hwaccel=hwaccel, **options))
         except UnicodeEncodeError as error:
             raise UnreadableFile("the file name is not valid UTF-8; rename it") from error
         except av.FFmpegError as error:
+            if hwaccel is not None:
+                raise UndecodableVideo(f"the device cannot be used: {error.strerror}") from error
             raise _not_opened(error, path) from error
         except OSError as error:  # a store's
             raise UnreadableFile(f"cannot be read: {sources.said(error)}") from error
         stream = _video_stream(container)
+        if hwaccel is not None and not stream.codec_context.is_hwaccel:
+            raise UndecodableVideo(f"the device has no decoder for {stream.codec_context.name}")
+        if hwaccel is not None:
+            stream.codec_context.options = {"extra_hw_frames": str(HELD_FRAMES)}
         try:
             yield container, stream
         except MemoryError:

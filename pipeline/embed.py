@@ -95,6 +95,7 @@ class Embed:
                 intact_samples=unit.intact_samples,
                 decode_s=unit.decode_s,
                 embed_s=per_clip_s * (last - first),
+                fallback=unit.fallback,
                 encoder=f"{str(self.dtype).removeprefix('torch.')} on {self.device}, {self.encode}",
             )
             for unit, (first, last) in zip(units, edges, strict=True)

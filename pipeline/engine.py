@@ -66,6 +66,7 @@ class Stage:
     num_gpus: float = 0.0
     deadline_s: Callable[[Any], float] | None = None  # per record, for stages of 1; enforced on Ray only
     memory_bytes: int | None = None  # how much more than before a call may take
+    wake: Callable[[], None] | None = None  # done before each call, outside its memory: what it starts once, and keeps
     hostile: bool = False  # opens strangers' files: a bug that one provokes becomes its failure; for stages of 1
 
 
@@ -95,6 +96,8 @@ def attempt(stage: Stage, records: list[Any]) -> list[Any]:
     sound = [record for record in records if not isinstance(record, Failed)]
     if not sound:
         return failed
+    if stage.wake is not None:
+        stage.wake()
     try:
         with nullcontext() if stage.memory_bytes is None else walls.memory_cap(stage.memory_bytes):
             return failed + stage.work(sound)

@@ -20,6 +20,7 @@ from typing import Any
 from pipeline import (
     costs,
     deadletter,
+    decoders,
     delta_log,
     explaining,
     interrupts,
@@ -80,6 +81,8 @@ class IndexReport:
     embed_s: float = 0.0
     encoders: tuple[str, ...] = ()  # how clips were embedded: dtype, device, passes
     pools: tuple[str, ...] = ()  # how many workers there were, and why
+    decoders: tuple[str, ...] = ()  # where each codec was decoded, and why
+    fallbacks: tuple[str, ...] = ()  # what a GPU was to decode and a CPU did, and why
     expected_s: float | None = None  # of a dry run, by `runs.rate`; None before the first run
     asks_for_yes: bool = False  # of a dry run: so much would be retired that the run would refuse
     serves: bool = True  # whether search and tag use this space from now on
@@ -167,6 +170,10 @@ def _job(
     watch: Callable[[Progress], None] | None,
 ) -> Job:
     """What a run is to do and how, before it is looked up what there is to do."""
+    if settings.decoder == "cuda":  # before anything is done, though it takes torch to know
+        from pipeline.embed import device_named
+
+        decoders.check(settings.decoder, device_named(settings.device))
     model = runs.remember(archive, settings) or _loaded(settings)
     run_id = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:6]}"
     return Job(
@@ -289,6 +296,8 @@ def _execute(found: Survey, held: Lease, scratch: Path, began: float) -> IndexRe
         embed_s=effort.embed_s,
         encoders=tuple(effort.encoders),
         pools=tuple(sizes.why for sizes in effort.pools),
+        decoders=tuple(map(str, effort.decoders)),
+        fallbacks=decoders.fallbacks(effort.fell_back),
         **_explained(found, effort.took_s),
         serves=runs.covers(job.archive, job.space.id, job.folders, everywhere=job.policy.whole_archive),
         failures=(

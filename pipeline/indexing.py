@@ -13,7 +13,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pipeline import deadletter, decode, engine, interrupts, plan, pools, revisions, room
+from pipeline import deadletter, decode, decoders, engine, interrupts, plan, pools, revisions, room
+from pipeline.decoders import Choice
 from pipeline.engine import Stage
 from pipeline.lease import Lease
 from pipeline.parts import write_part
@@ -60,6 +61,8 @@ class Effort:
     slowest: UnitTime | None = None  # the unit that came nearest to its deadline
     encoders: dict[str, None] = field(default_factory=dict)  # how clips were embedded
     pools: list[Pools] = field(default_factory=list)  # one after the other
+    decoders: tuple[Choice, ...] = ()  # where units are decoded
+    fell_back: dict[str, tuple[int, str]] = field(default_factory=dict)  # by codec, how many units, and the first why
     took_s: dict[str, float] = field(default_factory=dict)  # to decode, by unit, where that is to be explained
 
     def add(self, parts: list[Part], units: Mapping[str, Unit]) -> None:
@@ -68,10 +71,19 @@ class Effort:
             self.decode_s += sum(outcome.decode_s for outcome in part.outcomes)
             self.embed_s += sum(outcome.embed_s for outcome in part.outcomes)
             self.encoders[part.encoder] = None
+            for outcome in part.outcomes:
+                self._add_fallback(outcome, units)
             if self.is_explained:
                 self.took_s |= {outcome.unit_id: outcome.decode_s for outcome in part.outcomes}
         known = () if self.slowest is None else (self.slowest,)
         self.slowest = max((*known, *_times(parts, units)), key=lambda time: time.share, default=None)
+
+    def _add_fallback(self, outcome: UnitOutcome, units: Mapping[str, Unit]) -> None:
+        """Counts a unit in if a CPU had to decode it."""
+        if outcome.fallback:
+            codec = units[outcome.unit_id].codec
+            count, why = self.fell_back.get(codec, (0, outcome.fallback))
+            self.fell_back[codec] = (count + 1, why)
 
 
 def index_units(job: Job, held: Lease, found: Survey, scratch: Path) -> tuple[list[VideoRow], Effort]:
@@ -116,20 +128,26 @@ def _results(job: Job, units: list[Unit], effort: Effort, scratch: Path) -> Iter
     """Parts and failures of units; where GPUs embed many, the pools of most are sized by the first ones."""
     machines = engine.machines(job.settings.engine)
     on_gpu = job.settings.device.startswith("cuda")
+    effort.decoders = decoders.choices(job, units, scratch)
+    decodes_too = bool(decoders.on_gpu(effort.decoders))
     is_probed = on_gpu and job.settings.engine == "ray" and len(units) >= pools.WORTH_PROBING
     first = units[: pools.PROBE_UNITS] if is_probed else units
     outcomes: list[UnitOutcome] = []
-    for result in _run(job, first, pools.before_probe() if on_gpu else pools.on_cpus(machines), effort, scratch):
+    sizes = pools.before_probe() if on_gpu else pools.on_cpus(machines)
+    for result in _run(job, first, pools.shared(sizes) if decodes_too else sizes, effort, scratch):
         outcomes += result.outcomes if isinstance(result, Part) else ()
         yield result
     if rest := units[len(first) :]:
-        yield from _run(job, rest, pools.on_gpus(machines, outcomes), effort, scratch)
+        sizes = pools.on_gpus(pools.decoding(machines) if decodes_too else machines, outcomes)
+        yield from _run(job, rest, pools.shared(sizes) if decodes_too else sizes, effort, scratch)
 
 
 def _run(job: Job, units: list[Unit], sizes: Pools, effort: Effort, scratch: Path) -> Iterator[Any]:
     """Parts and failures of units, with pools of some sizes."""
     effort.pools.append(sizes)
-    yield from engine.run(_stages(job, units, sizes), units, engine=job.settings.engine, scratch=scratch)
+    yield from engine.run(
+        _stages(job, units, sizes, effort.decoders), units, engine=job.settings.engine, scratch=scratch
+    )
 
 
 def _length_s(unit: Unit) -> float:
@@ -215,7 +233,25 @@ def _decoding(space: Space) -> Callable[[list[Unit]], list[DecodedUnit]]:
     return partial(decode.decode_units, space.model.image_size)
 
 
-def _stages(job: Job, units: list[Unit], sizes: Pools) -> list[Stage]:
+def _decode_stage(job: Job, sizes: Pools, chosen: tuple[Choice, ...]) -> Stage:
+    """The stage that decodes; its workers import torch where a GPU is to do some of it, and nowhere else."""
+    stage = Stage(
+        name="decode",
+        work=_decoding(job.space),
+        deadline_s=lambda unit: unit.deadline_s,
+        memory_bytes=plan.MEMORY_BYTES,
+        hostile=True,
+    )
+    codecs, device = decoders.on_gpu(chosen), job.settings.device
+    if not codecs:
+        return stage
+    from pipeline import nvdec
+
+    work = partial(nvdec.decode_units, job.space.model.image_size, device, codecs)
+    return replace(stage, work=work, wake=partial(nvdec.woken, device), num_gpus=sizes.decode_gpus)
+
+
+def _stages(job: Job, units: list[Unit], sizes: Pools, chosen: tuple[Choice, ...]) -> list[Stage]:
     """Decode, embed, write."""
     from pipeline.embed import Embed, clips_per_call
 
@@ -223,15 +259,8 @@ def _stages(job: Job, units: list[Unit], sizes: Pools) -> list[Stage]:
     # Units of short videos share a call; a unit of 64 clips is a call alone.
     mean_clips = sum(len(unit.windows) for unit in units) / len(units)
     together = max(1, round(clips_per_call(settings.device, sizes.threads) / mean_clips))
-    on_gpu = settings.device.startswith("cuda")
     return [
-        Stage(
-            name="decode",
-            work=_decoding(job.space),
-            deadline_s=lambda unit: unit.deadline_s,
-            memory_bytes=plan.MEMORY_BYTES,
-            hostile=True,
-        ),
+        _decode_stage(job, sizes, chosen),
         Stage(
             name="embed",
             work=Embed(
@@ -247,7 +276,7 @@ def _stages(job: Job, units: list[Unit], sizes: Pools) -> list[Stage]:
             resident=True,
             workers=sizes.embedders,
             num_cpus=0.5,  # with the writer's half, one logical CPU of four: the rest decode
-            num_gpus=1.0 if on_gpu else 0.0,
+            num_gpus=sizes.embed_gpus,
         ),
         Stage(
             name="write",

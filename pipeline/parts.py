@@ -166,6 +166,7 @@ def write_part(units: list[EmbeddedUnit], folder: str | AnyPath) -> list[Part]:
             sum((w.end_s - w.start_s) * n for w, n in zip(unit.windows, unit.intact_samples, strict=True)),
             unit.decode_s,
             unit.embed_s,
+            unit.fallback,
         )
         for unit in units
     )

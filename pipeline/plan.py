@@ -170,6 +170,7 @@ def _units(video: InspectedVideo, video_id: str, revision: int, space: str, per_
             windows=video.windows[start : start + per_unit],
             deadline_s=_decode_deadline_s(video, start, per_unit),
             steps=video.steps[segment] if video.steps else None,
+            codec=video.profile.codec,
         )
         for segment, start in enumerate(starts)
     )

@@ -10,13 +10,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from schemas.records import UnitOutcome
 
 PROBE_UNITS = 20  # indexed like all others before the pools are sized
 # A probe costs one more start of the workers: seconds, against hours.
 WORTH_PROBING = 5 * PROBE_UNITS
+# What of a GPU each worker asks for where it decodes too. Over a half, so that two that embed never share one.
+EMBED_GPUS = 0.6
+DECODERS_PER_GPU = 8  # a process on a GPU takes half a gigabyte of it, whatever it does
+DECODE_GPUS = (1 - EMBED_GPUS) / DECODERS_PER_GPU
+PROBE_GPUS = 1.0  # alone, since its time is taken
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,11 +35,16 @@ class Machines:
 
 @dataclass(frozen=True, slots=True)
 class Pools:
-    """Workers that embed, CPU threads of each, and the reason in a sentence. Whatever is left of the CPUs decodes."""
+    """Workers that embed, CPU threads of each, and the reason in a sentence. Whatever is left of the CPUs decodes.
+
+    The shares are of a GPU: what each worker asks for.
+    """
 
     embedders: int
     threads: int
     why: str
+    embed_gpus: float = 0.0
+    decode_gpus: float = 0.0
 
 
 def on_cpus(machines: Machines) -> Pools:
@@ -46,7 +56,7 @@ def on_cpus(machines: Machines) -> Pools:
 
 def before_probe() -> Pools:
     """What the first units are embedded with, where there are GPUs."""
-    return Pools(1, 1, "one GPU: nothing is known yet of what decoding costs")
+    return Pools(1, 1, "one GPU: nothing is known yet of what decoding costs", embed_gpus=1.0)
 
 
 def on_gpus(machines: Machines, outcomes: Iterable[UnitOutcome]) -> Pools:
@@ -54,11 +64,22 @@ def on_gpus(machines: Machines, outcomes: Iterable[UnitOutcome]) -> Pools:
     found = list(outcomes)
     decode_s, embed_s = sum(o.decode_s for o in found), sum(o.embed_s for o in found)
     if not decode_s or not embed_s:
-        return Pools(1, 1, "one GPU: the first units did not tell what decoding and embedding cost")
+        return Pools(1, 1, "one GPU: the first units did not tell what decoding and embedding cost", embed_gpus=1.0)
     fed = machines.cpus * embed_s / decode_s
     embedders = min(max(1, machines.gpus), max(1, math.ceil(fed)))
     why = (
         f"{embedders} of {machines.gpus} GPUs: {len(found)} units took {decode_s:.1f} s of CPUs to decode and "
         f"{embed_s:.1f} s of a GPU to embed, so that {machines.cpus} CPUs keep {fed:.2f} GPUs busy"
     )
-    return Pools(embedders, 1, why)
+    return Pools(embedders, 1, why, embed_gpus=1.0)
+
+
+def shared(sizes: Pools) -> Pools:
+    """The same workers where GPUs decode beside embedding: each of those that do takes a little of one."""
+    why = f"{sizes.why}; each GPU decodes for up to {DECODERS_PER_GPU} workers"
+    return replace(sizes, why=why, embed_gpus=EMBED_GPUS, decode_gpus=DECODE_GPUS)
+
+
+def decoding(machines: Machines) -> Machines:
+    """The machines with as many CPUs as can have a share of a GPU, for that is how many decode then."""
+    return replace(machines, cpus=min(machines.cpus, DECODERS_PER_GPU * max(1, machines.gpus)))

@@ -9,7 +9,7 @@ from pathlib import Path
 from pipeline import flows, runs, sources
 from pipeline.archive import Archive
 from pipeline.flows import IndexReport
-from pipeline.settings import EngineName, IndexSettings, Policy
+from pipeline.settings import Decoder, EngineName, IndexSettings, Policy
 from pipeline.survey import Progress
 from schemas.errors import InputError
 
@@ -20,6 +20,7 @@ def reindex(  # noqa: PLR0913  # as `flows.index`, with places and settings from
     policy: Policy | None = None,
     forget: Sequence[str] = (),
     engine: EngineName | None = None,
+    decoder: Decoder | None = None,
     dry_run: bool = False,
     watch: Callable[[Progress], None] | None = None,
 ) -> IndexReport:
@@ -34,6 +35,6 @@ def reindex(  # noqa: PLR0913  # as `flows.index`, with places and settings from
         raise InputError(f"the archive was not indexed from {unknown[0]}; it was from: {', '.join(known)}")
     kept = [str(sources.to_path(place)) for place in known if place not in given_up]
     stored = IndexSettings.stored(runs.serving_run(archive)["settings"]["index"])
-    settings = replace(stored, engine=engine or stored.engine, device="auto")
+    settings = replace(stored, engine=engine or stored.engine, decoder=decoder or stored.decoder, device="auto")
     policy = replace(policy or Policy(), whole_archive=True, forget=given_up)
     return flows.index(kept, str(archive.folder), settings, policy=policy, dry_run=dry_run, watch=watch)

@@ -182,7 +182,7 @@ def _remembered(run: Run, asked: IndexSettings, now: dict[str, str]) -> Remember
     # Stored names are canonical: a name of a model, or the absolute path of a file.
     if stored.model not in (asked.model, str(Path(asked.model).absolute())):
         return None
-    alike = {name: getattr(asked, name) for name in ("engine", "device", "precision", "context", "model")}
+    alike = {name: getattr(asked, name) for name in ("engine", "device", "precision", "decoder", "context", "model")}
     if replace(stored, **alike) != asked:
         return None
     space = _space(run["settings"]["space"])

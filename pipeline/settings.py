@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 ContextCode = Literal["int8", "float16", "none"]
 EngineName = Literal["ray", "local"]
 Segment = Literal["fixed", "shots"]
+# What decodes; auto: a GPU's own decoder where a probe says that it is faster and gives the same pictures. No part of a
+# space, as precision.
+Decoder = Literal["auto", "cpu", "cuda"]
 # What frames are encoded in; auto: bfloat16 where it is faster. No part of a space: vectors differ by less than a
 # hundredth of what tells two clips apart.
 Precision = Literal["auto", "float32", "bfloat16"]
@@ -101,6 +104,7 @@ class IndexSettings:
     engine: EngineName = "ray"
     device: str = "cpu"
     precision: Precision = "auto"
+    decoder: Decoder = "auto"
 
     @classmethod
     def stored(cls, values: Mapping[str, Any]) -> IndexSettings:

@@ -88,6 +88,17 @@ class DecodeCost:
 
 
 @dataclass(frozen=True, slots=True)
+class DecoderProbe:
+    """What the first frames of a video took to become pictures, on a core and on a GPU, and how these differ."""
+
+    codec: str
+    cpu_s: float  # a frame, of CPU time
+    device_s: float  # a frame, of wall time
+    difference: float  # grey levels, mean over pixels
+    refused: str = ""  # why the GPU does not decode it; the numbers mean nothing then
+
+
+@dataclass(frozen=True, slots=True)
 class UnitExplained:
     """How a unit was decoded, or is to be, and what that took."""
 
@@ -159,6 +170,7 @@ class Unit:
     windows: tuple[Window, ...]
     deadline_s: float
     steps: DecodeSteps | None = None  # None: everything from the first moment on is decoded
+    codec: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +183,7 @@ class DecodedUnit:
     thumbnails: tuple[bytes, ...]  # WebP
     intact_samples: tuple[int, ...]  # per clip, how many of its T frames were taken within tolerance of their time
     decode_s: float
+    fallback: str = ""  # why a GPU that was to decode it did not; empty where none was to, or it did
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +199,7 @@ class EmbeddedUnit:
     decode_s: float
     embed_s: float
     encoder: str = ""  # how it was embedded, for the run's row
+    fallback: str = ""  # as of the decoded unit
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,6 +213,7 @@ class UnitOutcome:
     sample_s: float = 0.0  # seconds: the length of each clip times its intact samples
     decode_s: float = 0.0
     embed_s: float = 0.0
+    fallback: str = ""  # why a GPU that was to decode it did not
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,8 @@ MODULES = {str(file.relative_to(ROOT)): file for layer in LAYERS for file in sor
 
 # Where a library may be imported: one file, or the folder of a layer.
 HOMES = {
-    "av": ("pipeline/demux.py", "pipeline/decode.py"),
+    # `nvdec` names the device to open and calls frames' DLPack; what it decodes comes through the other two.
+    "av": ("pipeline/demux.py", "pipeline/decode.py", "pipeline/nvdec.py"),
     # Ray Data runs stages, Ray Train runs workers that step together: two halves that share the cluster alone.
     "ray": ("pipeline/engine.py", "pipeline/distributed.py"),
     "faiss": ("pipeline/vectors.py",),

@@ -241,6 +241,8 @@ def test_the_run_is_written_down(indexed: tuple[Path, IndexReport]) -> None:
         "notes": [],
         "encoders": list(report.encoders),
         "pools": list(report.pools),
+        "decoders": list(report.decoders),
+        "fallbacks": list(report.fallbacks),
         "explained": [],
     }
     assert finished["settings"]["space"]["sampling"]["window_s"] == 2

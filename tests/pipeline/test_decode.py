@@ -185,7 +185,7 @@ def test_a_sample_keeps_no_more_than_its_own_pixels(tmp_path: Path) -> None:
     path = make_video(tmp_path / "wide.mkv", size=(640, 40), codec="ffv1", frames=1)
     with av.open(str(path)) as container:
         (frame,) = container.decode(video=0)
-    picture = decode._Resizer().model_input(frame, SIZE)
+    picture = decode.Resizer().model_input(frame, SIZE)
     owner = picture
     while owner.base is not None:
         owner = owner.base
@@ -300,8 +300,8 @@ def test_a_late_unit_does_not_decode_the_file_from_the_front(
     (unit,) = units(make_video(tmp_path / name, frames=300, gop=50, paint=halves))
     intact_frames, seen = decode._intact_frames, []
 
-    def counted(*given) -> Iterator:
-        for shot in intact_frames(*given):
+    def counted(*given, **named) -> Iterator:
+        for shot in intact_frames(*given, **named):
             seen.append(shot.time_s)
             yield shot
 

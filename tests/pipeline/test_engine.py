@@ -52,6 +52,15 @@ def test_failures_of_earlier_stages_pass_through_untouched() -> None:
     assert attempt(Stage(name="never called", work=None), [failure]) == [failure]
 
 
+def test_a_stage_wakes_up_before_each_call_and_not_for_failures_that_pass_through() -> None:
+    woken = []
+    stage = Stage(name="first", work=first, wake=lambda: woken.append(1))
+    attempt(stage, [Failed(Task(7), "undecodable", "no frame", "decode", permanent=True)])
+    assert woken == []
+    attempt(stage, [Task(1)])
+    assert woken == [1]
+
+
 def test_a_bug_is_never_a_failure() -> None:
     with pytest.raises(TypeError, match="a bug in the stage"):
         attempt(STAGES[0], [Task(1, "bug")])

@@ -44,3 +44,17 @@ def test_on_cpus_each_machine_has_a_thread_per_core(machines, embedders, threads
     sizes = pools.on_cpus(machines)
     assert (sizes.embedders, sizes.threads) == (embedders, threads)
     assert f"{threads} threads embed" in sizes.why
+
+
+def test_where_gpus_decode_too_two_that_embed_never_share_one_and_all_fits() -> None:
+    sizes = pools.shared(pools.before_probe())
+    assert (pools.before_probe().embed_gpus, pools.before_probe().decode_gpus) == (1.0, 0.0)
+    assert sizes.embed_gpus > 0.5
+    assert sizes.embed_gpus + pools.DECODERS_PER_GPU * sizes.decode_gpus == pytest.approx(1.0)
+    assert f"up to {pools.DECODERS_PER_GPU} workers" in sizes.why
+    assert pools.on_cpus(Machines(4)).embed_gpus == 0.0
+
+
+@pytest.mark.parametrize(("machines", "cpus"), [(Machines(64, 2), 16), (Machines(12, 2), 12), (Machines(64, 0), 8)])
+def test_where_gpus_decode_too_only_as_many_decode_as_have_a_share(machines: Machines, cpus: int) -> None:
+    assert pools.decoding(machines).cpus == cpus

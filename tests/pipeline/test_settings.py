@@ -36,7 +36,14 @@ def test_whatever_decides_a_vector_makes_another_space(change: dict) -> None:
 
 @pytest.mark.parametrize(
     "change",
-    [{"context": "none"}, {"engine": "local"}, {"device": "cuda"}, {"precision": "float32"}, {"model": "elsewhere"}],
+    [
+        {"context": "none"},
+        {"engine": "local"},
+        {"device": "cuda"},
+        {"precision": "float32"},
+        {"decoder": "cuda"},
+        {"model": "elsewhere"},
+    ],
 )
 def test_how_and_where_vectors_are_made_does_not(change: dict, tiny_model) -> None:
     exact = IndexSettings(tolerance_s=0.0)
