@@ -82,7 +82,7 @@ class Row:
 
 
 def index_here(engine: str, tolerance: str, checkpoint: str, videos: str, archive: str) -> None:
-    """Indexes a folder and prints what the report says, when it began to read and when it committed. Runs in a process of its own."""
+    """Indexes a folder and prints its report, when it began to read and when it committed, in its own process."""
     from pipeline import flows
     from pipeline.settings import IndexSettings
     from pipeline.survey import Progress
@@ -174,7 +174,7 @@ def measure(row: Row, recipes: dict[str, Peer], given: argparse.Namespace) -> di
     with tempfile.TemporaryDirectory(dir=CHECKPOINT.parent) as name:
         folder, few = Path(name), given.copies
         todo = list(moments(list(row.files)))
-        piles = {count: (count, copies(row.files, count, folder / f"x{count}")) for count in {1, 3, few, 3 * few}}
+        piles = {count: (count, copies(row.files, count, folder / f"x{count}")) for count in sorted({1, 3, few, 3 * few})}
         ways: dict[str, Callable[[], dict[str, Any]]] = {
             name: partial(_recipe, peer, todo) for name, peer in recipes.items() if peer.missing is None
         }
