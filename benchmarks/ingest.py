@@ -174,7 +174,8 @@ def measure(row: Row, recipes: dict[str, Peer], given: argparse.Namespace) -> di
     with tempfile.TemporaryDirectory(dir=CHECKPOINT.parent) as name:
         folder, few = Path(name), given.copies
         todo = list(moments(list(row.files)))
-        piles = {count: (count, copies(row.files, count, folder / f"x{count}")) for count in sorted({1, 3, few, 3 * few})}
+        counts = sorted({1, 3, few, 3 * few})
+        piles = {count: (count, copies(row.files, count, folder / f"x{count}")) for count in counts}
         ways: dict[str, Callable[[], dict[str, Any]]] = {
             name: partial(_recipe, peer, todo) for name, peer in recipes.items() if peer.missing is None
         }
