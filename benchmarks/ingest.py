@@ -12,13 +12,13 @@ figures are medians, ratios medians of the rounds' ratios. All must make the sam
 The recipes are timed with libraries and model loaded. This package is timed as users run it, whole commands: with N
 copies of the footage and with 3N, told apart by bytes at the end that players skip. Of each the time counts from the
 first file that is read to the last commit, and the difference is 2N copies without what happens once: workers that
-start, a model that is loaded. (One run would not tell: while the model loads, decoding runs ahead.) The start, to the
-first commit, is reported apart. `local` is the same with the plain loop, 1 copy and 3. CPU time is
-of all threads and processes of each way. On a busy machine it says more than time on the wall, but not all: torch's
-threads wait for one another by spinning, so the recipes' grows with the neighbours' load. `ray exact` is the package
-with `--tolerance 0`, which takes the very frames that the recipes take; without it, frames a quarter of the time
-between two samples away. The
-floor is that of `floor.py`, same round. Results are appended to build/bench/ingest.jsonl.
+start, a model that is loaded. (One run would not tell: while the model loads, decoding runs ahead.) A difference of few
+copies is off by what two starts differ: a second or two, over 2N. The start, to the first commit, is reported apart.
+`local` is the same with the plain loop, 1 copy and 3. `ray exact` is the package with `--tolerance 0`, which takes the
+very frames that the recipes take; else a frame may be a quarter of the time between two samples off. CPU time is of all
+threads and processes of each way. On a busy machine it says more than time on the wall, but not all: torch's threads
+wait for one another by spinning, so the recipes' grows with the neighbours' load. The floor is that of `floor.py`, same
+round. Results are appended to build/bench/ingest.jsonl.
 
 The machine must have no other work: Ray gives its workers a niceness of 15, so that whatever runs beside them goes
 first, and this package looks slower than it is while the recipes, at 0, hardly notice.
@@ -126,23 +126,23 @@ def steady(engine: str, tolerance: str, few: tuple[int, Path], many: tuple[int, 
 def _index(engine: str, tolerance: str, videos: Path, archive: Path) -> dict[str, Any]:
     """One run in a fresh process: its report, seconds and CPU seconds from the first file read to the last commit."""
     shutil.rmtree(archive, ignore_errors=True)
-    said, _ = _child("benchmarks.ingest", "--index-here", engine, tolerance, str(CHECKPOINT), str(videos), str(archive))
+    said = _child("benchmarks.ingest", "--index-here", engine, tolerance, str(CHECKPOINT), str(videos), str(archive))
     first, committed, last = said["moments_s"][0], said["moments_s"][1], said["moments_s"][-1]
     return {**said, "seconds": last[0] - first[0], "cpu_s": last[1] - first[1], "start_s": committed[0]}
 
 
-def _child(module: str, *arguments: str) -> tuple[dict[str, Any], float]:
-    """What a module of ours prints, in a process of its own, and CPU seconds of that process and its descendants."""
+def _child(module: str, *arguments: str) -> dict[str, Any]:
+    """What a module of ours prints, in a process of its own."""
     paths = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     command = [sys.executable, "-m", module, *arguments]
-    with subprocess.Popen(command, env={**os.environ, "PYTHONPATH": paths}, stdout=subprocess.PIPE, text=True) as child:
-        cpu_s = harness.watched(child)
-        assert child.stdout is not None
-        lines = child.stdout.read().splitlines()
+    child = subprocess.run(
+        command, env={**os.environ, "PYTHONPATH": paths}, stdout=subprocess.PIPE, text=True, check=False
+    )
+    lines = child.stdout.splitlines()
     if child.returncode or not lines:
         raise SystemExit(f"{module} {arguments[0]} ended with {child.returncode}; what it said is above")
     said: dict[str, Any] = json.loads(lines[-1])
-    return said, cpu_s
+    return said
 
 
 def checkpoint() -> Path:
@@ -208,7 +208,7 @@ def _recipe(peer: Peer, todo: list[tuple[Path, list[list[float]]]]) -> dict[str,
 
 def _floor(files: Sequence[Path]) -> dict[str, Any]:
     """The floor, in the words of the other ways."""
-    said, _ = _child("benchmarks.floor", *map(str, files))
+    said = _child("benchmarks.floor", *map(str, files))
     return {**said, "seconds": said["floor_s"], "cpu_s": said["floor_s"] * said["cores"]}
 
 
