@@ -83,8 +83,8 @@ class Row:
 def index_here(engine: str, tolerance: str, checkpoint: str, videos: str, archive: str) -> None:
     """Indexes a folder and prints what the report says, and its commits. Runs in a process of its own."""
     from pipeline import flows
+    from pipeline.progress import Progress
     from pipeline.settings import IndexSettings
-    from pipeline.survey import Progress
 
     family, commits, began = harness.Descendants(os.getpid()), [], time.perf_counter()
 
