@@ -41,7 +41,7 @@ EACH: dict[str, tuple[Callable[[TaggedVideo], str], str]] = {
 }
 BESIDE = ("json-sidecar", "xmp")
 UNSAFE = re.compile(r"[^\w .()+,=@~-]")  # in the name of a file, whatever the system
-LONGEST_NAME = 80
+LONGEST_NAME = 150  # bytes: with id, ending and what a draft adds it stays below the 255 of most disks
 LEFT_SHOWN = 20
 
 
@@ -166,6 +166,7 @@ def _write(videos: Videos, out: Path | None, kind: TagFormat, parents: Parents, 
 def _write_folder(videos: Videos, out: Path, parents: Parents) -> None:
     """A data set in a folder of its own. One that is there already keeps what else is in it."""
     draft = out.with_name(f"{out.name}.part")
+    shutil.rmtree(draft, ignore_errors=True)  # what a killed export left
     draft.mkdir()
     try:
         tag_formats.fiftyone(videos, draft, parents)
@@ -202,8 +203,9 @@ def _place(video: TaggedVideo, out: Path | None, ending: str) -> Path | None:
         path = sources.to_path(video.uri)
         return None if stores.is_url(video.uri) else Path(path.with_name(path.name + ending))
     # Videos of one name lie in several folders, and a name may hold anything: the id tells them apart.
-    name = UNSAFE.sub("_", os.path.basename(video.uri))[:LONGEST_NAME]  # noqa: PTH119  # a URL is no Path
-    return out / f"{name}.{video.video_id}{ending}"
+    name = UNSAFE.sub("_", os.path.basename(video.uri))  # noqa: PTH119  # a URL is no Path
+    short = name.encode()[:LONGEST_NAME].decode(errors="ignore")
+    return out / f"{short}.{video.video_id}{ending}"
 
 
 def _why_not(file: Path) -> str:

@@ -17,7 +17,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
@@ -27,7 +26,7 @@ from pipeline import delta_log, interrupts, keys, tag_rows
 from pipeline.calibration_file import Calibration
 from pipeline.interrupts import Stopped
 from pipeline.keys import Keys
-from pipeline.label_scores import Chosen, Mode, Rule, choose, of_background, over_texts, thresholds_of
+from pipeline.label_scores import Chosen, Mode, Rule, Scores, choose, of_background, over_texts, thresholds_of
 from pipeline.label_sets import BACKGROUND, NONE, LabelSet
 from pipeline.progress import Progress
 from pipeline.search import stored_tensors
@@ -166,7 +165,7 @@ def text_scorer(opened: OpenSpace, labels: LabelSet, precision: Precision) -> Sc
 @torch.inference_mode()
 def label_scores(
     opened: OpenSpace, clips: pa.RecordBatch, score: Score, labels: LabelSet
-) -> tuple[np.ndarray, np.ndarray | None]:
+) -> tuple[Scores, Scores | None]:
     """Scores B x K of clips with labels, and (B,) with the background, float64."""
     logits_BQ = score(*stored_tensors(opened.model, clips.select(["embedding", "context"]).to_pylist())).double().cpu()
     none_B = of_background(logits_BQ, labels)
