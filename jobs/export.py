@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, cast, get_args
 
 import typer
 
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
 Clips = Literal["parquet", "csv", "jsonl", "npy"]
 Tags = Literal["tags", "videos", "activitynet", "kinetics", "coco", "fiftyone", "vtt", "json-sidecar", "xmp"]
-_CLIP_FORMATS = ("parquet", "csv", "jsonl", "npy")
 
 
 def export(
@@ -39,14 +38,14 @@ def export(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Write every clip that can be seen, with its video, times, tags and vector; or tags in another tool's format."""
-    if kind is not None and kind not in _CLIP_FORMATS:
-        _export_tags(archive, out, _asked(kind, labels, space, force=force), as_json=as_json)
+    if kind in get_args(Tags):
+        _export_tags(archive, out, _asked(cast(Tags, kind), labels, space, force=force), as_json=as_json)
         return
     from pipeline import export as exporting
 
     if out is None or labels is not None or space is not None:
         raise InputError("clips are written to a file, whatever they are tagged with; name OUT, or say --format tags")
-    report = exporting.export(archive, out, kind=kind, vectors=not no_vectors, force=force)
+    report = exporting.export(archive, out, kind=cast(Clips | None, kind), vectors=not no_vectors, force=force)
     if as_json:
         console.print_json(report)
         return

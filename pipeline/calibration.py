@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 
@@ -105,7 +106,7 @@ def calibrate(
     reports = {"multi": _multi_report(held, multi), "single": _single_report(held, asked, single) if single else None}
     lines = _label_lines(fit, held, asked, multi)
     answered, accuracy = _answers(held, asked, single) if single else (None, None)
-    measured = {name: asdict(report) if report else None for name, report in reports.items()}
+    measured: dict[str, Any] = {name: asdict(report) if report else None for name, report in reports.items()}
     measured |= {
         "labels": [asdict(line) for line in lines],
         "answered": answered,

@@ -172,7 +172,8 @@ def own(labels: LabelSet) -> list[int]:
 def single_truth(found: LabelledScores, labels: LabelSet) -> NDArray[np.int64]:
     """The place among the labels with texts of each clip's label (B,); their number for none."""
     own_BK = found.truth_BK[:, own(labels)]
-    return np.where(own_BK.any(axis=1), own_BK.argmax(axis=1), own_BK.shape[1])
+    place_B: NDArray[np.int64] = np.where(own_BK.any(axis=1), own_BK.argmax(axis=1), own_BK.shape[1])
+    return place_B
 
 
 def shares(found: LabelledScores, labels: LabelSet, rule: Rule) -> Scores:

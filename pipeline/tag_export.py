@@ -200,8 +200,8 @@ def _write_each(videos: Videos, out: Path | None, kind: TagFormat, tally: _Tally
 def _place(video: TaggedVideo, out: Path | None, ending: str) -> Path | None:
     """Where the file of a video goes; None beside one that is not on this machine."""
     if out is None:
-        path = sources.to_path(video.uri)
-        return None if stores.is_url(video.uri) else Path(path.with_name(path.name + ending))
+        path = None if stores.is_url(video.uri) else sources.to_path(video.uri)
+        return path.with_name(path.name + ending) if isinstance(path, Path) else None
     # Videos of one name lie in several folders, and a name may hold anything: the id tells them apart.
     name = UNSAFE.sub("_", os.path.basename(video.uri))  # noqa: PTH119  # a URL is no Path
     short = name.encode()[:LONGEST_NAME].decode(errors="ignore")

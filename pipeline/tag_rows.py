@@ -62,7 +62,7 @@ def _are_of(rows: pa.RecordBatch, label_set: str, tagging: str) -> pa.BooleanArr
 
 def _thin_out(archive: Archive, file: TableFile, stays: Mask) -> int:
     """Writes a file anew without the rows that do not stay, in one transaction; returns how many they are."""
-    dropped = sum(
+    dropped: int = sum(
         batch.num_rows - stays(batch).true_count for batch in delta_log.rows(archive, "tags", [file], COLUMNS)
     )
     if not dropped:

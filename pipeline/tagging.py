@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -236,8 +236,8 @@ class _Lots:
 def _counts(opened: OpenSpace, label_set: str, tagging: str) -> tuple[LabelCount, ...]:
     """How often each label came first, and how sure of it the model was, by what is in the archive now."""
     clips: Counter[str] = Counter()
-    sums: Counter[str] = Counter()
     known: Counter[str] = Counter()
+    sums: defaultdict[str, float] = defaultdict(float)
     for batch in opened.archive.tag_batches(opened.space, ["label_set", "tagging", "label", "rank", "probability"]):
         firsts = batch.filter(
             pc.and_(

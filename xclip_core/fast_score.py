@@ -32,6 +32,13 @@ from xclip_core.prompts import PromptBlock
 PAIRS_PER_PASS = {"cpu": 512, "cuda": 1 << 16}
 
 
+def _product(layer: nn.Linear, dtype: torch.dtype, scale: float = 1.0, *, silu: bool = False) -> Product:
+    """A layer in another dtype; with SiLU after it weight and bias are scaled, else the weight alone."""
+    weight = layer.weight.detach()
+    bias = torch.zeros_like(weight[:, 0]) if layer.bias is None else layer.bias.detach()
+    return Product((scale * weight).to(dtype), ((scale if silu else 1) * bias).to(dtype), silu=silu)
+
+
 class FastPromptBlock(nn.Module):
     """`prompts.PromptBlock`, its matrices in another dtype than the stream."""
 
@@ -39,16 +46,12 @@ class FastPromptBlock(nn.Module):
         super().__init__()
         attention, (up, _, _, down) = own.cross_attn, own.mlp
         self.norm1, self.norm3, self.dtype = own.norm1, own.norm3, dtype
-        self.k_proj, self.v_proj = attention.k_proj, attention.v_proj
-        self.proj = Product(attention.proj.weight.detach().to(dtype), attention.proj.bias.detach().to(dtype))
         up, down = cast(nn.Linear, up), cast(nn.Linear, down)
-        self.up = Product(
-            (GELU_SLOPE * up.weight.detach()).to(dtype), (GELU_SLOPE * up.bias.detach()).to(dtype), silu=True
+        self.query, self.key, self.value = (
+            _product(layer, dtype) for layer in (attention.q_proj, attention.k_proj, attention.v_proj)
         )
-        self.down = Product((down.weight.detach() / GELU_SLOPE).to(dtype), down.bias.detach().to(dtype))
-        self.query = Product(
-            attention.q_proj.weight.detach().to(dtype), torch.zeros_like(attention.proj.bias).to(dtype)
-        )
+        self.proj = _product(attention.proj, dtype)
+        self.up, self.down = _product(up, dtype, GELU_SLOPE, silu=True), _product(down, dtype, 1 / GELU_SLOPE)
 
     def queries(self, text_QE: Tensor) -> Tensor:
         """What texts ask of patches, (*any, Q, E)."""
@@ -57,7 +60,8 @@ class FastPromptBlock(nn.Module):
 
     def sources(self, normed_BNE: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values of clips, B x N x E each."""
-        return self.k_proj(normed_BNE).to(self.dtype), self.v_proj(normed_BNE).to(self.dtype)
+        normed_BNE = normed_BNE.to(self.dtype)
+        return self.key(normed_BNE), self.value(normed_BNE)
 
     def forward(self, text_BQE: Tensor, query_BQE: Tensor, source: tuple[Tensor, Tensor]) -> Tensor:
         """Texts B x Q x E with their queries, and what `sources` made of the clips, to B x Q x E in float32."""

@@ -60,7 +60,7 @@ def test_videos_have_their_clips_rolled_up(footage, indexed: Path, labels: Path,
     found = json.loads(printed)
     assert code == 0
     assert {line["uri"].rpartition("/pile/")[2] for line in found["videos"]} <= set(VIDEOS)
-    rows = list(csv.DictReader(out.open(encoding="utf-8")))
+    rows = list(csv.DictReader(out.read_text(encoding="utf-8").splitlines()))
     assert [(row["uri"], row["label"]) for row in rows] == [(line["uri"], line["label"]) for line in found["videos"]]
     assert json.loads(rows[0]["segments"]) == found["videos"][0]["segments"]
 

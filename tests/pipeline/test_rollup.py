@@ -41,7 +41,7 @@ def test_of_labels_that_exclude_each_other_only_the_best_of_a_clip_counts() -> N
     found = video([{"run": 0.8, "jump": 0.2}, {NONE: 0.6, "run": 0.3}], basis=SOFTMAX)
     (run,) = labels_of(found)
     assert (run.label, run.share_of_time, run.segments) == ("run", 0.5, (Segment(0, 10, 0.8, 8.0),))
-    assert [line.label for line in by_label(found)] == ["run", "jump", NONE]
+    assert [line.label for line in by_label(found)] == ["run", NONE, "jump"]
 
 
 def test_a_clip_without_tags_was_not_looked_at_and_is_no_part_of_the_time() -> None:

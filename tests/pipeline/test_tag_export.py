@@ -37,7 +37,7 @@ def test_every_format_has_all_videos(kind: str, tagged_stock: OpenSpace, tmp_pat
     assert (report.videos, report.left_count, report.label_set) == (VIDEOS, 0, LABELS.id)
     assert report.files == (VIDEOS if kind in EACH else 2 if kind == "fiftyone" else 1)
     if kind == "tags":
-        rows = list(csv.DictReader(out.open(encoding="utf-8")))
+        rows = list(csv.DictReader(out.read_text(encoding="utf-8").splitlines()))
         assert len(rows) == VIDEOS * CLIPS * 3
         assert {row["basis"] for row in rows} == {"softmax, uncalibrated"}
     if kind == "videos":
@@ -104,7 +104,7 @@ def test_names_that_no_disk_takes_are_made_ones_that_it_does(own_stock: OpenSpac
     report = export(own_stock, out := tmp_path / "out", "vtt")
     names = sorted(file.name for file in out.iterdir())
     assert report.files == len(names) == VIDEOS + 3
-    assert all(name.endswith(".vtt") and len(name) < 120 and "\n" not in name for name in names)
+    assert all(name.endswith(".vtt") and len(name.encode()) < 200 and "\n" not in name for name in names)
     assert sorted(tmp_path.iterdir()) == [tmp_path / "archive", out]
 
 
