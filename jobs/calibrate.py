@@ -57,6 +57,7 @@ def calibrate(
     calibration_file.write(report.calibration, file)
     if diagram is not None:
         reliability.draw(calibration.bins_by_mode(report), diagram)
+    console.caution(report.notes)
     if as_json:
         console.print_json({"file": str(file.absolute()), **asdict(report)})
         return

@@ -6,7 +6,7 @@ measured on videos that nothing was fitted on.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -80,6 +80,7 @@ class CalibrationReport:
     multi: ModeReport
     single: ModeReport | None  # None where clips have several labels
     labels: tuple[LabelLine, ...]
+    notes: tuple[str, ...]  # where it does no good
     answered: float | None  # share of the held-out clips that single-label mode gives a label
     accuracy: float | None  # of those answers
 
@@ -103,7 +104,7 @@ def calibrate(
     multi = fit_multi(fit, asked, settings)
     is_single = bool((found.truth_BK[:, own(asked)].sum(axis=1) <= 1).all())
     single = fit_single(fit, asked, settings) if is_single else None
-    reports = {"multi": _multi_report(held, multi), "single": _single_report(held, asked, single) if single else None}
+    reports = {"multi": multi_report(held, multi), "single": single_report(held, asked, single) if single else None}
     lines = _label_lines(fit, held, asked, multi)
     answered, accuracy = _answers(held, asked, single) if single else (None, None)
     measured: dict[str, Any] = {name: asdict(report) if report else None for name, report in reports.items()}
@@ -128,12 +129,23 @@ def calibrate(
         fitted_clips=len(fit),
         held_out_clips=len(held),
         videos=len(np.unique(found.video_B)),
-        multi=_multi_report(held, multi),
+        multi=multi_report(held, multi),
         single=reports["single"],
         labels=lines,
+        notes=tuple(_notes(reports)),
         answered=answered,
         accuracy=accuracy,
     )
+
+
+def _notes(reports: Mapping[str, ModeReport | None]) -> Iterator[str]:
+    """A sentence for each mode whose probabilities are no better for it."""
+    for mode, report in reports.items():
+        if report is not None and report.after.log_loss > report.before.log_loss:
+            yield (
+                f"on the clips held out the probabilities of {mode} mode are further off than without a calibration "
+                f"(log loss {report.after.log_loss:.3f}, and {report.before.log_loss:.3f} before); label more clips"
+            )
 
 
 def bins_by_mode(report: CalibrationReport) -> dict[str, tuple[Bins, Bins]]:
@@ -220,13 +232,13 @@ def quality(share: Scores, truth: Truths) -> Quality:
     )
 
 
-def _multi_report(held: LabelledScores, fitted: Fitted) -> ModeReport:
+def multi_report(held: LabelledScores, fitted: Fitted) -> ModeReport:
     """Every label of every clip, before and after."""
     margin_BK = margins(held.score_BK, held.none_B)
     return _report(sigmoid(margin_BK), sigmoid(margin_BK / fitted.temperature + fitted.bias), held.truth_BK)
 
 
-def _single_report(held: LabelledScores, labels: LabelSet, fitted: Fitted) -> ModeReport:
+def single_report(held: LabelledScores, labels: LabelSet, fitted: Fitted) -> ModeReport:
     """The best answer of every clip, none among them, before and after: how sure, and whether right."""
     truth_B = single_truth(held, labels)
     after = Rule(temperature=fitted.temperature, bias=fitted.bias, is_calibrated=True)

@@ -76,8 +76,11 @@ def fit_multi(fit: LabelledScores, labels: LabelSet, settings: CalibrateSettings
     truth = fit.truth_BK.ravel()
     if truth.all() or not truth.any():
         raise InputError("the labelled clips have all labels or none; expected some that have a label and some not")
-    # Next to no regularisation: two numbers are fitted.
-    found = LogisticRegression(C=1e6, max_iter=1000).fit(margin_BK.reshape(-1, 1), truth)
+    # Each pair counts as both, by as much: few clips that scores tell apart would make a probability of 1 out of them.
+    target = np.where(truth, smoothed(int(truth.sum())), 1 - smoothed(int((~truth).sum())))
+    both, said = np.tile(margin_BK.reshape(-1, 1), (2, 1)), np.repeat([True, False], len(truth))
+    # Next to no regularisation beyond that: two numbers are fitted.
+    found = LogisticRegression(C=1e6, max_iter=1000).fit(both, said, np.concatenate([target, 1 - target]))
     slope, bias = float(found.coef_[0, 0]), float(found.intercept_[0])
     _check_slope(slope)
     share_BK = sigmoid(margin_BK * slope + bias)
@@ -92,6 +95,14 @@ def fit_multi(fit: LabelledScores, labels: LabelSet, settings: CalibrateSettings
     )
 
 
+def smoothed(count: int) -> float:
+    """What is asked of `count` things that all are so: not 1, but what one more of the other kind would leave.
+
+    Platt, "Probabilistic outputs for support vector machines", 1999.
+    """
+    return (count + 1) / (count + 2)
+
+
 def _check_slope(slope: float) -> None:
     """Raises InputError unless higher scores mean that the label is likelier."""
     if not slope > 1e-9:
@@ -104,6 +115,8 @@ def _check_slope(slope: float) -> None:
 def threshold(share_B: Scores, truth_B: Truths, min_precision: float) -> float | None:
     """The probability from which on a label is given: the best F1 among those that are precise enough, or the most
     precise one where none is; None without a clip that has the label.
+
+    Of all that divide the clips in the same way it is the middle one: others will not score just as these do.
     """
     from sklearn.metrics import precision_recall_curve
 
@@ -114,7 +127,8 @@ def threshold(share_B: Scores, truth_B: Truths, min_precision: float) -> float |
     f1 = 2 * precision * recall / np.maximum(precision + recall, CLIP)
     is_precise = precision >= min_precision
     best = np.argmax(np.where(is_precise, f1, -1)) if is_precise.any() else np.argmax(precision)
-    return float(at[best])
+    below = share_B[share_B < at[best]]
+    return float((at[best] + below.max()) / 2 if len(below) else at[best])
 
 
 def fit_single(fit: LabelledScores, labels: LabelSet, settings: CalibrateSettings) -> Fitted:
@@ -122,10 +136,12 @@ def fit_single(fit: LabelledScores, labels: LabelSet, settings: CalibrateSetting
     from scipy.optimize import minimize
 
     truth_B = single_truth(fit, labels)
+    target_BK = _single_targets(truth_B, len(own(labels)) + 1)
 
     def loss(values: NDArray[np.float64]) -> float:
         rule = Rule(temperature=float(np.exp(values[0])), bias=float(values[1]), is_calibrated=True)
-        return -float(np.log(_true_share(fit, labels, rule, truth_B)).mean())
+        log_share_BK = np.log(np.clip(shares(fit, labels, rule), CLIP, 1))
+        return -float((target_BK * log_share_BK).sum(axis=1).mean())
 
     has_none = bool((truth_B == len(own(labels))).any())
     # A bias that no clip speaks for would run away: then only the temperature is fitted.
@@ -182,10 +198,12 @@ def shares(found: LabelledScores, labels: LabelSet, rule: Rule) -> Scores:
     return np.column_stack([share_BK[:, own(labels)], none_B])
 
 
-def _true_share(found: LabelledScores, labels: LabelSet, rule: Rule, truth_B: NDArray[np.int64]) -> Scores:
-    """The probability of each clip's true answer (B,)."""
-    share_BK = shares(found, labels, rule)
-    return np.clip(share_BK[np.arange(len(truth_B)), truth_B], CLIP, 1)
+def _single_targets(truth_B: NDArray[np.int64], answers: int) -> Scores:
+    """What is asked of the probabilities B x answers: nearly 1 for the truth, the rest for the others alike."""
+    true = smoothed(len(truth_B))
+    target_BK = np.full((len(truth_B), answers), (1 - true) / (answers - 1))
+    target_BK[np.arange(len(truth_B)), truth_B] = true
+    return target_BK
 
 
 def _best(found: LabelledScores, labels: LabelSet, rule: Rule) -> tuple[Scores, NDArray[np.int64]]:

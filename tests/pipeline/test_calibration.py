@@ -11,10 +11,10 @@ import pytest
 from PIL import Image
 
 from pipeline import calibration_file, reliability
-from pipeline.calibration import bins_by_mode, calibrate, quality
+from pipeline.calibration import ModeReport, Quality, _notes, bins_by_mode, calibrate, multi_report, quality
 from pipeline.calibration_file import Calibration, Fitted
 from pipeline.calibration_fit import CalibrateSettings, LabelledScores, abstention, fit_multi, fit_single, threshold
-from pipeline.label_scores import Rule, sigmoid
+from pipeline.label_scores import Rule, probabilities, sigmoid
 from pipeline.label_sets import Label, LabelSet
 from pipeline.labelled_clips import LabelledSpan
 from pipeline.reliability import bins_of
@@ -68,10 +68,45 @@ def test_a_bias_that_no_clip_speaks_for_is_not_fitted() -> None:
 def test_a_threshold_has_the_best_f1_among_those_precise_enough() -> None:
     share = np.array([0.1, 0.2, 0.3, 0.4, 0.5, 0.6])
     truth = np.array([0, 1, 0, 1, 0, 1], np.bool_)
-    assert threshold(share, truth, 0.0) == 0.2, "precision 3 of 5, recall 3 of 3: 0.75"
-    assert threshold(share, truth, 0.9) == 0.6, "the only one that is right 9 times of 10"
-    assert threshold(share, np.array([1, 1, 0, 0, 0, 0], np.bool_), 0.9) in share, "none is: the most precise"
+    assert threshold(share, truth, 0.0) == pytest.approx(0.15), "precision 3 of 5, recall 3 of 3: 0.75"
+    assert threshold(share, truth, 0.9) == pytest.approx(0.55), "the only one that is right 9 times of 10"
+    assert threshold(share, np.array([1, 1, 0, 0, 0, 0], np.bool_), 0.9) == 0.1, "none is: the most precise"
     assert threshold(share, np.zeros(6, np.bool_), 0.0) is None
+
+
+def test_a_threshold_is_in_the_middle_of_what_it_divides() -> None:
+    assert threshold(np.array([0.0, 0.1, 0.9, 1.0]), np.array([0, 0, 1, 1], np.bool_), 0.0) == pytest.approx(0.5)
+    assert threshold(np.array([0.7, 0.8]), np.array([1, 1], np.bool_), 0.0) == 0.7, "nothing is below"
+
+
+def test_few_clips_that_scores_tell_apart_make_no_certainty() -> None:
+    score_BK = np.array([[30.0, 10, 10], [10, 30, 10], [10, 10, 30]] * 3)
+    found = LabelledScores(score_BK, np.full(9, 20.0), score_BK > 20, np.arange(9))
+    multi, single = fit_multi(found, LABELS, SETTINGS), fit_single(found, LABELS, SETTINGS)
+    assert sigmoid(np.array([10 / multi.temperature + multi.bias]))[0] == pytest.approx(10 / 11, abs=1e-3)
+    assert sigmoid(np.array([-10 / multi.temperature + multi.bias]))[0] == pytest.approx(1 / 20, abs=1e-3)
+    share, _ = probabilities(score_BK, found.none_B, LABELS, Rule(temperature=single.temperature, bias=single.bias))
+    assert share.max() < 10 / 11 + 1e-3
+
+
+def test_clips_that_nothing_was_fitted_on_are_told_better_than_before() -> None:
+    fitted = fit_multi(drawn(), LABELS, SETTINGS)
+    report = multi_report(drawn(seed=9), fitted)
+    assert report.after.log_loss < 0.8 * report.before.log_loss
+    assert report.after.brier < report.before.brier
+    assert report.after.calibration_error < 0.02 < report.before.calibration_error
+
+
+def test_a_calibration_that_does_no_good_is_said_to() -> None:
+    good, bad = (Quality(calibration_error=0.1, brier=0.1, log_loss=loss) for loss in (0.1, 0.2))
+    bins = bins_of(np.array([0.5]), np.array([True]))
+    worse, better = (
+        ModeReport(before=before, after=after, bins_before=bins, bins_after=bins)
+        for before, after in ((good, bad), (bad, good))
+    )
+    (note,) = _notes({"multi": worse, "single": better})
+    assert "multi mode are further off than without a calibration (log loss 0.200, and 0.100 before)" in note
+    assert list(_notes({"multi": better, "single": None})) == []
 
 
 def test_abstaining_pays_where_the_model_is_unsure_and_wrong() -> None:
