@@ -40,7 +40,7 @@ from xclip_core.fast_score import scorer
 
 CLIPS_PER_BATCH = 256
 COMMIT_EVERY_S = 60.0  # of work that a kill may cost
-ROWS_PER_LOT = 1 << 20  # held until they are committed, some 100 bytes each
+ROWS_PER_LOT = 1 << 18  # held until they are committed
 _COLUMNS = ["clip_id", "video_id", "embedding", "context"]
 _ID = pa.schema([("clip_id", pa.string())])
 
