@@ -65,7 +65,7 @@ def test_videos_have_their_clips_rolled_up(footage, indexed: Path, labels: Path,
     assert json.loads(rows[0]["segments"]) == found["videos"][0]["segments"]
 
 
-def test_a_calibration_is_made_and_used_and_another_sets_is_refused(footage, indexed, labels, tmp_path: Path) -> None:
+def test_too_few_clips_and_files_that_are_no_calibration_are_refused(footage, indexed, labels, tmp_path: Path) -> None:
     pile = indexed.parent / "pile"
     names = ["left", "right", "still", "", "still", "left"]
     spans = [(name, place) for name, motions in VIDEOS.items() for place in range(len(motions))]
@@ -80,6 +80,29 @@ def test_a_calibration_is_made_and_used_and_another_sets_is_refused(footage, ind
     code, _, err = footage("tag", indexed, labels, "--calibration", listed)
     assert code == 1
     assert "expected a file that footage calibrate wrote" in " ".join(err.split())
+
+
+def test_a_calibration_lies_beside_its_labels_and_tags_say_so(footage, indexed, labels, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("pipeline.calibration.MIN_CLIPS", 1)  # there are six
+    labels.write_text(LABELS.replace(", parent: sideways", ""))
+    tags = json.loads(footage("tag", indexed, labels, "--top", 1, "--json")[1])["tags"]
+    rows = [[tag["uri"], tag["start_s"], tag["end_s"], tag["label"]] for tag in tags]
+    with (listed := tmp_path / "labeled.csv").open("w", newline="") as stream:
+        csv.writer(stream).writerows([["uri", "start_s", "end_s", "label"], *rows])
+    diagram = tmp_path / "diagram.png"
+    code, out, _ = footage("calibrate", indexed, listed, "--labels", labels, "--diagram", diagram, "--json")
+    report = json.loads(out)
+    assert code == 0
+    assert report["file"] == str(tmp_path / "labels.calibration.json")
+    assert report["fitted_clips"] + report["held_out_clips"] == CLIPS
+    assert diagram.read_bytes().startswith(b"\x89PNG")
+    code, out, _ = footage("tag", indexed, labels, "--mode", "multi", "--calibration", report["file"], "--json")
+    assert code == 0
+    assert json.loads(out)["basis"] == "sigmoid, calibrated"
+    (other := tmp_path / "other.txt").write_text("left\n")
+    code, _, err = footage("tag", indexed, other, "--calibration", report["file"])
+    assert code == 1
+    assert "the calibration was made for the label set" in " ".join(err.split())
 
 
 @pytest.mark.parametrize("kind", ["vtt", "xmp", "json-sidecar", "fiftyone"])
