@@ -84,8 +84,8 @@ class Row:
 def index_here(engine: str, tolerance: str, checkpoint: str, videos: str, archive: str) -> None:
     """Indexes a folder and prints its report, when it began to read and when it committed, in its own process."""
     from pipeline import flows
+    from pipeline.progress import Progress
     from pipeline.settings import IndexSettings
-    from pipeline.survey import Progress
 
     family, moments_s, began = harness.Descendants(os.getpid()), [], time.perf_counter()
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from pipeline import showcase
-from pipeline.label_sets import read_labels
+from pipeline.label_files import read_labels
 from pipeline.search import Answer, search
 from pipeline.serving import OpenSpace, open_space
 

@@ -159,8 +159,8 @@ class Run:
 def index(place: Path, archive: Path) -> dict[str, float]:
     """Indexes a folder in this process; what it took, as `measure` wants it."""
     from pipeline import flows
+    from pipeline.progress import Progress
     from pipeline.settings import IndexSettings
-    from pipeline.survey import Progress
 
     seen: list[tuple[float, float]] = []
 

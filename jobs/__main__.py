@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from jobs import console
+from jobs.calibrate import calibrate
 from jobs.compact import compact
 from jobs.convert import convert
 from jobs.demo import demo
@@ -53,6 +54,7 @@ for command in (
     reindex,
     search,
     tag,
+    calibrate,
     export,
     info,
     failures,

@@ -8,7 +8,7 @@ import json
 import logging
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass
 from typing import TYPE_CHECKING, Any
@@ -19,13 +19,15 @@ from schemas.errors import ArchiveBusy, FootageError, RefusedToRetire
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from pipeline.survey import Progress
+    from pipeline.progress import Progress
 
 # What is counted in a phase; others go by seconds of footage.
 COUNTED = {
     "compare": "files",
     "inspect": "files",
     "evaluate": "files",
+    "tag": "clips",
+    "export": "clips",
     "train": "steps",
     "wait": "s for another run",
 }
@@ -59,6 +61,17 @@ def print_json(value: Any) -> None:
     """One JSON object on stdout; dataclasses become objects."""
     content = asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
     sys.stdout.write(json.dumps(content, ensure_ascii=False, default=str) + "\n")
+
+
+def stream_json(value: Mapping[str, Any], lists: Mapping[str, Iterable[Any]]) -> None:
+    """One JSON object on stdout, whose last fields are lists that are too long to hold."""
+    sys.stdout.write(json.dumps(value, ensure_ascii=False, default=str)[:-1])
+    for name, items in lists.items():
+        sys.stdout.write(f", {json.dumps(name)}: [")
+        for number, item in enumerate(items):
+            sys.stdout.write(("" if number == 0 else ", ") + json.dumps(item, ensure_ascii=False, default=str))
+        sys.stdout.write("]")
+    sys.stdout.write("}\n")
 
 
 def quiet_libraries(*, debug: bool) -> None:

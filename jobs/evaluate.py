@@ -57,7 +57,7 @@ def evaluate(
         return
     from pipeline import evaluation_report
     from pipeline.evaluation import EvaluationSettings
-    from pipeline.label_sets import read_labels
+    from pipeline.label_files import read_labels
     from pipeline.labelled import read_labelled
     from pipeline.multiview import parse_views
     from pipeline.splits import evaluate_splits, parse_draws

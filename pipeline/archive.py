@@ -126,7 +126,8 @@ class Archive:
         table = self.table(name)
         # Of each column of each file the log says what it is between, which takes longer to tell Arrow than to read.
         schema = pa.schema(table.schema().to_arrow())
-        wanted = schema if columns is None else pa.schema([schema.field(column) for column in columns])
+        known = {field.name: field for field in (*tables.TABLES[name], *schema)}  # a column that files lack is null
+        wanted = pa.schema([known[column] for column in (tables.TABLES[name].names if columns is None else columns)])
         return table.to_pyarrow_dataset(filesystem=native, schema=wanted)
 
     def _read(self, name: str, columns: list[str] | None = None, **equal: str) -> pa.Table:
@@ -360,6 +361,15 @@ class Archive:
     def tags(self, space: str) -> pa.Table:
         """All tags of a space."""
         return self._read("tags", space=space)
+
+    def tag_count(self, space: str) -> int:
+        """How many tags a space has."""
+        return int(self._dataset("tags", ["space"]).count_rows(filter=pc.field("space") == space))
+
+    def tag_batches(self, space: str, columns: list[str]) -> Iterator[pa.RecordBatch]:
+        """All tags of a space, a batch at a time in no order: there may be too many to hold."""
+        tags = self._dataset("tags", dict.fromkeys([*columns, "space"]))
+        yield from tags.to_batches(columns=columns, filter=pc.field("space") == space, **parts.STREAM)
 
     def log_run(self, row: Mapping[str, Any]) -> None:
         """Adds one row to the runs table."""

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 import pyarrow as pa
+from deltalake import Schema
 from deltalake.exceptions import CommitFailedError
 from deltalake.transaction import AddAction, RemoveAction
 
@@ -115,6 +116,16 @@ def replace(archive: Archive, name: str, old: Iterable[TableFile], new: Iterable
             )
     except CommitFailedError as error:
         raise overtaken from error
+
+
+def widen(archive: Archive, name: str) -> None:
+    """Gives a table that an earlier version made the columns that it lacks; its rows have nothing in them."""
+    table = archive.table(name)
+    there = {field.name for field in table.schema().fields}
+    if missing := [field for field in tables.TABLES[name] if field.name not in there]:
+        fields = Schema.from_arrow(pa.schema(missing)).fields
+        with archive.as_writer(table) as properties:
+            table.alter.add_columns(list(fields), commit_properties=properties)
 
 
 def vacuum(archive: Archive, name: str, retention_h: int, *, dry_run: bool) -> list[str]:

@@ -26,13 +26,15 @@ from torch import Tensor
 from pipeline import engine, metrics, sources
 from pipeline.embed import CLIPS_PER_PASS, device_named
 from pipeline.engine import Stage
-from pipeline.label_sets import Label, LabelSet, over_prompts
+from pipeline.label_scores import over_texts
+from pipeline.label_sets import Label, LabelSet
 from pipeline.labelled import LabelledVideos
 from pipeline.metrics import Figures
 from pipeline.multiview import ViewedVideo, Views, ViewStage, deadline_s
+from pipeline.progress import Progress
 from pipeline.protocols import ProtocolName, other_frames
 from pipeline.settings import EngineName
-from pipeline.survey import Progress, died
+from pipeline.survey import died
 from schemas.errors import InputError
 from schemas.records import Failed, Failure, SourceFile
 from xclip_core import (
@@ -141,7 +143,7 @@ def evaluate(
     settings = replace(settings, model=canonical_source(settings.model), device=device_named(settings.device))
     assert model.provenance is not None, "models come from xclip_core.load"
     # Once, and before any video: a label that cannot be read must not cost hours first.
-    text_QE = encode_text_raw(model, labels.prompts).cpu()
+    text_QE = encode_text_raw(model, labels.texts).cpu()
     began = time.perf_counter()
     scored, failures = _run(labelled, settings, model, Score(settings, labels, text_QE), watch)
     return Evaluation(
@@ -167,7 +169,10 @@ def _departures(settings: EvaluationSettings, model: Encoder) -> tuple[str, ...]
 
 
 def _worded(labels: LabelSet, settings: EvaluationSettings) -> LabelSet:
-    """The labels with the texts that the model is given. Prompts that were written out stay as they are."""
+    """The labels with the texts that the model is given. Prompts that were written out stay as they are.
+
+    Every video has one of the labels: parents that stand for others, and the background, are no answers here.
+    """
 
     def text(label: Label) -> tuple[str, ...]:
         if label.prompts != (label.name,):
@@ -175,7 +180,8 @@ def _worded(labels: LabelSet, settings: EvaluationSettings) -> LabelSet:
         name = split_camel_case(label.name) if settings.split_camel_case else label.name
         return (settings.template.replace("{}", name),)
 
-    return LabelSet(tuple(Label(label.name, text(label)) for label in labels.labels))
+    own = (replace(label, parent=None) for label in labels.labels if not label.is_derived)
+    return LabelSet(tuple(replace(label, prompts=text(label)) for label in own))
 
 
 def _check_names(labelled: LabelledVideos, labels: LabelSet) -> None:
@@ -242,7 +248,7 @@ class Score:
         parts = []
         for frames_BTHWC in torch.split(torch.from_numpy(frames_VTHWC), CLIPS_PER_PASS):
             logits_BQ = self.model.score(*encode_video_with_context(self.model, frames_BTHWC), text_QE)
-            parts.append(over_prompts(logits_BQ, self.labels).double().cpu())
+            parts.append(over_texts(logits_BQ, self.labels).double().cpu())
         return torch.cat(parts).numpy()
 
 

@@ -24,6 +24,7 @@ from numpy.lib import format as npy
 from pipeline import parts
 from pipeline.archive import Archive, shown_keys
 from pipeline.runs import serving_run
+from pipeline.tag_lookup import TAGS_TYPE, TagLookup
 from schemas import tables
 from schemas.errors import InputError
 from xclip_core.durable import write_whole
@@ -41,8 +42,6 @@ VIDEO_COLUMNS = [
     "decoded_fraction",
     "status",
 ]
-TAG_COLUMNS = ["label_set", "label", "rank", "probability", "score"]
-TAGS_TYPE = pa.list_(pa.struct([tables.TAGS.field(name) for name in TAG_COLUMNS]))
 NPY_HEADER_BYTES = 128  # whatever the counts: NumPy leaves room for 21 digits and fills up to a multiple of 64
 Batches = Iterable[pa.RecordBatch]
 Column: TypeAlias = pa.Array | pa.ChunkedArray
@@ -72,8 +71,9 @@ def export(
     _check(files, kind, vectors=vectors, force=force)
     archive = Archive.open(folder)
     space = serving_run(archive)["space"]
-    schema, rows = _rows(archive, space, with_vectors=vectors)
-    count = WRITERS[kind](files, schema, rows)
+    with TagLookup(archive, space) as tags:
+        schema, rows = _rows(archive, space, tags, with_vectors=vectors)
+        count = WRITERS[kind](files, schema, rows)
     return ExportReport(
         files=tuple(str(file.absolute()) for file in files),
         space=space,
@@ -105,13 +105,15 @@ def _check(files: tuple[Path, ...], kind: Format, *, vectors: bool, force: bool)
 # --- rows
 
 
-def _rows(archive: Archive, space: str, *, with_vectors: bool) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
+def _rows(
+    archive: Archive, space: str, tags: TagLookup, *, with_vectors: bool
+) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
     """The columns, and the clips that can be seen in them, all of one snapshot of the videos."""
-    videos, tags = archive.current_videos(space), _Tags(archive.tags(space))
+    videos = archive.current_videos(space)
     columns = [*CLIP_COLUMNS, *(["embedding"] if with_vectors else [])]
     fields = [tables.CLIPS.field(name) for name in columns[: len(CLIP_COLUMNS)]]
     fields += [tables.VIDEOS.field(name) for name in VIDEO_COLUMNS]
-    fields += [pa.field("tags", TAGS_TYPE)] if tags.ids.size else []
+    fields += [pa.field("tags", TAGS_TYPE)] if tags.count else []
     fields += [tables.CLIPS.field("embedding")] if with_vectors else []
     schema = pa.schema(fields)
 
@@ -130,25 +132,6 @@ def _rows(archive: Archive, space: str, *, with_vectors: bool) -> tuple[pa.Schem
 def _whole(column: Column) -> Column:
     """A column in one piece."""
     return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
-
-
-class _Tags:
-    """The tags of a space, found by clip."""
-
-    def __init__(self, rows: pa.Table) -> None:
-        rows = rows.sort_by([("clip_id", "ascending"), ("label_set", "ascending"), ("rank", "ascending")])
-        self.ids = np.array(rows["clip_id"].to_pylist(), dtype="U16")
-        columns = [_whole(rows[name].combine_chunks()) for name in TAG_COLUMNS]
-        self.values = pa.StructArray.from_arrays(columns, fields=list(TAGS_TYPE.value_type))
-
-    def of(self, clip_ids: Column) -> Column:
-        """The tags of each clip, N lists; empty ones where there are none."""
-        wanted_N = np.array(clip_ids.to_pylist(), dtype="U16")
-        first_N = np.searchsorted(self.ids, wanted_N, "left")
-        count_N = np.searchsorted(self.ids, wanted_N, "right") - first_N
-        offsets = np.concatenate([[0], np.cumsum(count_N)])
-        places = np.repeat(first_N - offsets[:-1], count_N) + np.arange(offsets[-1])
-        return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), self.values.take(pa.array(places)), TAGS_TYPE)
 
 
 # --- files

@@ -33,10 +33,10 @@ from pipeline.feed import Unread
 from pipeline.fitting import Notes, Run
 from pipeline.labelled import Example, LabelledVideos, read_labelled
 from pipeline.model_note import model_note
+from pipeline.progress import Progress
 from pipeline.protocols import FinetuneSettings, schedule_of
 from pipeline.review import Review, Split, few_shots, hold_out, is_flipped, review
 from pipeline.settings import EngineName
-from pipeline.survey import Progress
 from pipeline.versions import versions
 from schemas.errors import InputError
 from schemas.records import Failed

@@ -37,10 +37,11 @@ from pipeline import (
 from pipeline.archive import Archive
 from pipeline.indexing import index_units
 from pipeline.lease import Lease
+from pipeline.progress import Progress
 from pipeline.relink import SHOWN
 from pipeline.runs import Remembered
 from pipeline.settings import IndexSettings, Policy, space_of
-from pipeline.survey import Job, Progress, Stock, Survey, survey, take_stock
+from pipeline.survey import Job, Stock, Survey, survey, take_stock
 from pipeline.versions import versions
 from schemas.errors import MissingPlace
 from schemas.records import (

@@ -20,8 +20,9 @@ from pipeline.lease import Lease
 from pipeline.parts import write_part
 from pipeline.plan import VideoPlan
 from pipeline.pools import Pools
+from pipeline.progress import Progress
 from pipeline.settings import Space
-from pipeline.survey import Job, Progress, Survey, died
+from pipeline.survey import Job, Survey, died
 from schemas.records import DecodedUnit, Failed, HashedFile, Letter, Part, Unit, UnitOutcome, UnitTime, VideoRow
 
 COMMIT_EVERY_S = 2.0  # a lost run loses at most this much committed work; each commit is a file in the log

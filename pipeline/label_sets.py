@@ -1,118 +1,122 @@
-"""Label sets: what a clip may be called, and the texts that stand for each name. Text or YAML, checked before use."""
+"""Label sets: what a clip may be called, the texts that stand for each name, and what neither is allowed to be.
 
-# B videos or clips, K labels, Q prompts of all labels
+A label is known by its wordings (texts that describe it), its synonyms (other names of it) and its negatives (texts of
+what is like it and is not it). A parent without wordings of its own is whatever its children are. Background texts
+describe what no label means, so that "none of these" is an answer. `label_files` reads them, `label_scores` scores
+clips by them.
+"""
+
+# K labels
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from collections import Counter
+from dataclasses import dataclass, fields
 from typing import Any
 
-import torch
-import yaml
-from torch import Tensor
-
 from schemas.errors import InputError
+
+# The label of a clip that none of the set fits; no label set may use the name.
+NONE = "none of these"
+# What is said of a clip by a set that wants a background and names none. Plain on purpose: they are to win only where
+# no label says more.
+BACKGROUND = ("a video", "a scene where nothing in particular happens", "something else")
 
 
 @dataclass(frozen=True, slots=True)
 class Label:
-    """A label and the texts that stand for it."""
+    """A label and the texts that stand for it. Without prompts and synonyms it is scored by its children."""
 
     name: str
-    prompts: tuple[str, ...]
+    prompts: tuple[str, ...]  # its wordings
+    synonyms: tuple[str, ...] = ()
+    parent: str | None = None
+    threshold: float | None = None  # the probability from which on it is given in multi-label mode
+    negatives: tuple[str, ...] = ()
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """All texts that the model is asked about: wordings, then synonyms, then negatives."""
+        return self.prompts + self.synonyms + self.negatives
+
+    @property
+    def is_derived(self) -> bool:
+        """Whether its score is that of its children."""
+        return not self.prompts and not self.synonyms
 
 
 @dataclass(frozen=True, slots=True)
 class LabelSet:
-    """Labels in the order given. `id` is a fingerprint of labels and prompts."""
+    """Labels in the order given. `version` is its author's own word and decides nothing."""
 
     labels: tuple[Label, ...]
+    background: tuple[str, ...] = ()
+    version: str = ""
 
     @property
     def id(self) -> str:
-        """Twelve hex digits: tags of different label sets are kept apart by it."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:12]
+        """Twelve hex digits, a fingerprint of all that decides numbers: tags of different sets are kept apart by it."""
+        content: dict[str, Any] = {"labels": [_stated(label) for label in self.labels]}
+        if self.background:
+            content["background"] = self.background
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 
     @property
-    def prompts(self) -> list[str]:
-        """The prompts of all labels, in order."""
-        return [prompt for label in self.labels for prompt in label.prompts]
+    def texts(self) -> list[str]:
+        """The texts of all labels, in order, then those of the background."""
+        return [text for label in self.labels for text in label.texts] + list(self.background)
+
+    @property
+    def names(self) -> list[str]:
+        """The names of all labels, in order."""
+        return [label.name for label in self.labels]
+
+    def children(self, name: str) -> list[int]:
+        """The places of the labels whose parent has this name."""
+        return [place for place, label in enumerate(self.labels) if label.parent == name]
+
+    def named(self, text: str) -> str | None:
+        """The label that a text names, by its name or, if no label has that, as a synonym; None for neither."""
+        names = {synonym: label.name for label in self.labels for synonym in label.synonyms}
+        return (names | {label.name: label.name for label in self.labels}).get(text)
 
 
-def read_labels(path: str | Path) -> LabelSet:
-    """A text file with a label a line, or YAML: a list of labels, or a mapping from label to prompt or prompts.
+def _stated(label: Label) -> dict[str, Any]:
+    """A label as the fingerprint sees it: what is not said is left out, so that new fields change no old one."""
+    values = {field.name: getattr(label, field.name) for field in fields(Label)}
+    always = {name: values.pop(name) for name in ("name", "prompts")}
+    return always | {name: value for name, value in values.items() if value not in ((), None)}
 
-    Raises InputError for a missing, empty or unreadable file and for a label that comes twice.
+
+def checked(labels: LabelSet, where: object) -> LabelSet:
+    """The set, with parents that are named and not listed added behind the others.
+
+    Raises InputError for a set that cannot be used: `where` is what the message calls it.
     """
-    file = Path(path)
-    try:
-        text = file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"the label file {file} cannot be read ({error}); expected UTF-8 text or YAML") from error
-    is_yaml = file.suffix.lower() in {".yaml", ".yml"}
-    labels = list(_from_yaml(text, file) if is_yaml else _from_lines(text))
-    names = [label.name for label in labels]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if not labels or twice:
+    named = dict.fromkeys(label.parent for label in labels.labels if label.parent)
+    added = tuple(Label(name, ()) for name in named if name not in labels.names)
+    whole = LabelSet((*labels.labels, *added), labels.background, labels.version)
+    twice = sorted(name for name, count in Counter(whole.names).items() if count > 1)
+    if not labels.labels or twice:
         what = f"names {', '.join(twice)} more than once" if twice else "holds no labels"
-        raise InputError(f"the label file {file} {what}; expected one label a line, or YAML with prompts per label")
-    return LabelSet(tuple(labels))
+        raise InputError(f"{where} {what}; expected one label a line, or YAML with prompts per label")
+    for label in whole.labels:
+        _check_label(whole, label, where)
+    return whole
 
 
-def _from_lines(text: str) -> Iterator[Label]:
-    """Labels of a text file; empty lines and # comments are skipped."""
-    for line in text.splitlines():
-        name = line.strip()
-        if name and not name.startswith("#"):
-            yield Label(name, (name,))
-
-
-class _UniqueKeys(yaml.SafeLoader):
-    """YAML whose mappings name a key once: the plain loader keeps the last of two in silence."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002
-        """A mapping; raises InputError for a key that comes twice."""
-        names = [self.construct_object(key, deep=deep) for key, _ in node.value]
-        twice = sorted({str(name) for name in names if names.count(name) > 1})
-        if twice:
-            raise InputError(f"the label file names {', '.join(twice)} more than once; expected each label once")
-        return super().construct_mapping(node, deep=deep)
-
-
-def _from_yaml(text: str, file: Path) -> Iterator[Label]:
-    """Labels of a YAML file."""
-    try:
-        content = yaml.load(text, Loader=_UniqueKeys)  # noqa: S506  # a SafeLoader
-    except yaml.YAMLError as error:
-        raise InputError(f"the label file {file} is not YAML: {error}") from error
-    if not isinstance(content, list | dict):
-        raise InputError(f"the label file {file} holds a {type(content).__name__}; expected a list or a mapping")
-    pairs = content.items() if isinstance(content, dict) else [(name, None) for name in content]
-    for name, prompts in pairs:
-        yield Label(
-            _text(name, file), tuple(_text(prompt, file) for prompt in _as_list(prompts)) or (_text(name, file),)
-        )
-
-
-def _text(value: Any, file: Path) -> str:
-    """A label or prompt of a YAML file. Numbers and `yes` are words too; anything nested is a mistake."""
-    if isinstance(value, list | dict) or value is None:
-        raise InputError(f"the label file {file} has {value!r} in place of a text; expected a label or a prompt there")
-    return str(value)
-
-
-def _as_list(prompts: Any) -> list[Any]:
-    """Prompts as YAML may give them: nothing, one, or several."""
-    if prompts is None:
-        return []
-    return prompts if isinstance(prompts, list) else [prompts]
-
-
-def over_prompts(logits_BQ: Tensor, labels: LabelSet) -> Tensor:
-    """Logits B x K of labels: the mean over each label's prompts, which stand in order in `logits_BQ`, B x Q."""
-    sizes = [len(label.prompts) for label in labels.labels]
-    return torch.stack([part.mean(dim=1) for part in torch.split(logits_BQ, sizes, dim=1)], dim=1)
+def _check_label(labels: LabelSet, label: Label, where: object) -> None:
+    """Raises InputError for a label that no clip could ever get."""
+    if label.name == NONE:
+        raise InputError(f"{where} has a label {NONE!r}, which is what clips get that no label fits; expected another")
+    if label.threshold is not None and not 0 <= label.threshold <= 1:
+        raise InputError(f"{where} gives {label.name!r} the threshold {label.threshold:g}; expected 0 to 1")
+    above = [label.name]
+    while (parent := next(each.parent for each in labels.labels if each.name == above[-1])) is not None:
+        if parent in above:
+            raise InputError(f"{where} has labels that are each other's parents: {' < '.join([*above, parent])}")
+        above.append(parent)
+    if label.is_derived and not labels.children(label.name):
+        raise InputError(f"{where} has no text for {label.name!r}, and no label whose parent it is; expected one")

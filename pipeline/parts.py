@@ -29,9 +29,11 @@ REPEATED_COLUMNS = ["unit_id", "video_id", *("uri", "fingerprint", "codec", "sta
 REPEATED_WITH_PACKETS = ["decoder", "codec"]
 # A search reads the groups that its candidates are in, so that they are small; much smaller ones would take more room.
 ROWS_PER_GROUP = 256  # with an int8 context of 25 kB a clip, 6 MB: what a merge and a scan hold at a time
+TAGS_PER_GROUP = 1 << 16  # of tags, which are small and read whole
 PACKETS_PER_GROUP = 512  # videos: what a worker reads for a lot of them, unless they are long
 PACKETS_BYTES_PER_GROUP = 4 << 20
 ROWS_PER_BATCH = 512
+PER_GROUP = {"packets": PACKETS_PER_GROUP, "tagging": TAGS_PER_GROUP}  # by a column that only these tables have
 # How a table is scanned that is too large to hold. With threads Arrow reads on until a gigabyte waits for whoever takes
 # the rows, whatever it is told of read-ahead; and it would fetch all that it wants of a file before the first row.
 STREAM = {
@@ -64,7 +66,7 @@ def options(schema: pa.Schema) -> dict[str, Any]:
 def write_batches(file: AnyPath, schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> int:
     """Writes batches as one file, holding one row group at a time; forced to a disk. Returns how many rows it has."""
     count, waiting = 0, 0
-    most = PACKETS_PER_GROUP if "packets" in schema.names else ROWS_PER_GROUP
+    most = next((most for column, most in PER_GROUP.items() if column in schema.names), ROWS_PER_GROUP)
     group: list[pa.RecordBatch] = []
     system, path = stores.arrow(file)
     with pq.ParquetWriter(path, schema, filesystem=system, **options(schema)) as writer:

@@ -9,8 +9,8 @@ from pathlib import Path
 from pipeline import flows, runs, sources
 from pipeline.archive import Archive
 from pipeline.flows import IndexReport
+from pipeline.progress import Progress
 from pipeline.settings import Decoder, EngineName, IndexSettings, Policy
-from pipeline.survey import Progress
 from schemas.errors import InputError
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.archive import Archive
+from pipeline.embed import device_named
 from pipeline.runs import run_of_space
 from schemas.errors import SpaceMismatch
 from xclip_core import Encoder, load_encoder
@@ -27,10 +28,13 @@ class OpenSpace:
         return self.model.provenance.notes if self.model.provenance else ()
 
 
-def open_space(folder: str | Path, model_source: str | None = None, space: str | None = None) -> OpenSpace:
+def open_space(
+    folder: str | Path, model_source: str | None = None, space: str | None = None, *, device: str = "cpu"
+) -> OpenSpace:
     """The serving space of an archive, or the one named, with its model, from where the index run had it by default.
 
-    Raises SpaceMismatch when the model is not the one that made the vectors.
+    `device` is where the model goes: cpu, cuda, or auto for the better one that is there. Raises SpaceMismatch when the
+    model is not the one that made the vectors.
     """
     archive = Archive.open(folder)
     run = run_of_space(archive, space)
@@ -38,7 +42,7 @@ def open_space(folder: str | Path, model_source: str | None = None, space: str |
     source = model_source or run["settings"]["index"]["model"]
     made_with = run["settings"]["space"]
     sizes = made_with["model"]  # a resampled model is resampled again
-    model = load_encoder(source, frames=sizes["frames"], image_size=sizes["image_size"])
+    model = load_encoder(source, frames=sizes["frames"], image_size=sizes["image_size"], device=device_named(device))
     _check_same(source, model, made_with)
     return OpenSpace(archive, run["space"], model)
 

@@ -17,7 +17,7 @@ from pipeline.evaluation import Evaluation, EvaluationSettings, evaluate
 from pipeline.label_sets import LabelSet
 from pipeline.labelled import LabelledVideos
 from pipeline.metrics import Figures
-from pipeline.survey import Progress
+from pipeline.progress import Progress
 from schemas.errors import InputError
 
 DRAWS = re.compile(r"(\d+)x(\d+)")

@@ -17,6 +17,7 @@ from pipeline.archive import Archive
 from pipeline.engine import Stage
 from pipeline.ledger import COLUMNS, Ledger, VideoIds, read_before
 from pipeline.plan import VideoPlan
+from pipeline.progress import Progress
 from pipeline.relink import Evidence, Relinked
 from pipeline.settings import IndexSettings, Policy, Space
 from schemas.records import (
@@ -32,15 +33,6 @@ from schemas.records import (
 
 WORKER_DIED = "worker_died"
 READERS = {"compare": "fingerprint", "inspect": "inspect"}  # the stage that opens files, by phase
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """How far a run is. Done and total: compare, inspect, evaluate: files; index: seconds of footage; train: steps."""
-
-    phase: str
-    done: float
-    total: float
 
 
 def _never(_video_id: str) -> bool:

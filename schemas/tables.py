@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-# 2 added `failures`, 3 `packets`; an archive of an earlier version has none until its next run makes them.
-SCHEMA_VERSION = 3
+# 2 added `failures`, 3 `packets`; an archive of an earlier version has none until its next run makes them. 4 added the
+# last two columns of `tags`, which read as null where a file or a table has none; tagging adds them to a table.
+SCHEMA_VERSION = 4
 
 _TIME = pa.timestamp("us", tz="UTC")
 
@@ -59,17 +60,21 @@ CLIPS = pa.schema(
     ]
 )
 
+# Of the rows of a clip and a label set those of the last `tagged_at` count. One whose label is `label_sets.NONE` says
+# that no label fits.
 TAGS = pa.schema(
     [
         ("clip_id", pa.string()),
         ("video_id", pa.string()),
         ("space", pa.string()),
-        ("label_set", pa.string()),  # fingerprint of the labels and their prompts
+        ("label_set", pa.string()),  # fingerprint of the labels and their texts
         ("label", pa.string()),
         ("rank", pa.int32()),
-        ("probability", pa.float64()),  # softmax over the label set: relative to it, not calibrated
+        ("probability", pa.float64()),  # of the kind that `basis` says; null where there is none
         ("score", pa.float64()),  # the model's logit
         ("tagged_at", _TIME),
+        ("basis", pa.string()),  # softmax | sigmoid, calibrated | uncalibrated
+        ("tagging", pa.string()),  # fingerprint of all that decides these rows: label set, mode, calibration, count
     ]
 )
 

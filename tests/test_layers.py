@@ -31,6 +31,9 @@ HOMES = {
     "open_clip": ("xclip_core/",),
     "torchvision": ("xclip_core/augment.py",),
     "torch.utils.tensorboard": ("pipeline/curves.py",),  # needs the tensorboard package
+    "sklearn": ("pipeline/calibration_fit.py",),
+    "scipy": ("pipeline/calibration_fit.py",),
+    "matplotlib": ("pipeline/reliability.py",),
     "safetensors": ("xclip_core/",),
     "huggingface_hub": ("xclip_core/download.py",),
     "typer": ("jobs/",),

@@ -22,8 +22,8 @@ from torch.nn.modules.module import register_module_forward_hook, register_modul
 
 from pipeline import fitting
 from pipeline.finetune import FinetuneReport, Prepared, finetune, indistinct, prepare
+from pipeline.progress import Progress
 from pipeline.protocols import FinetuneSettings
-from pipeline.survey import Progress
 from schemas.errors import EngineError, InputError
 from tests.media import Picture, make_video
 from tests.models import WORDED

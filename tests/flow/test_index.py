@@ -16,7 +16,7 @@ from deltalake import DeltaTable
 from pipeline import indexing, run_report
 from pipeline.archive import Archive
 from pipeline.flows import IndexReport, index
-from pipeline.survey import Progress
+from pipeline.progress import Progress
 from schemas.errors import ArchiveError, WeightsError
 from tests.footage import BROKEN, CLIPS, VIDEOS, film
 

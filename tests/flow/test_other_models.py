@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from pipeline import tagged
 from pipeline.archive import Archive
 from pipeline.evaluation import EvaluationSettings, evaluate
 from pipeline.finetune import prepare
@@ -16,7 +17,7 @@ from pipeline.labelled import read_labelled
 from pipeline.protocols import FinetuneSettings
 from pipeline.search import search
 from pipeline.serving import open_space
-from pipeline.tagging import tag
+from pipeline.tagging import TagSettings, tag
 from schemas.errors import SpaceMismatch
 from tests.clips import openclip_model, register
 from tests.footage import CLIPS, film
@@ -64,13 +65,13 @@ def test_an_open_clip_model_ranks_by_the_scaled_cosine_with_and_without_rerankin
 
 def test_an_open_clip_model_tags_by_the_mean_of_its_prompts(by_frame_mean) -> None:
     opened = open_space(by_frame_mean[0])
-    report = tag(opened, LABELS, top=0)
+    tag(opened, LABELS, TagSettings(top=0))
     stored = {
         clip["clip_id"]: torch.tensor(clip["embedding"])
         for clip in opened.archive.visible_clips(opened.space, ["clip_id", "embedding"]).to_pylist()
     }
     left = encode_text(opened.model, list(LABELS.labels[0].prompts))
-    for each in report.tags:
+    for each in (each for video in tagged.videos(opened.archive, opened.space, LABELS.id) for each in video.tags):
         if each.label == "left":
             expected = opened.model.logit_scale.exp() * (left @ stored[each.clip_id]).mean()
             assert each.score == pytest.approx(expected.item(), abs=2e-3 * opened.model.logit_scale.exp().item())

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import showcase
+from pipeline import showcase, tagged
 from pipeline.flows import index
-from pipeline.label_sets import read_labels
+from pipeline.label_files import read_labels
 from pipeline.search import search
 from pipeline.serving import OpenSpace, open_space
 from pipeline.settings import IndexSettings
-from pipeline.tagging import tag
+from pipeline.tagging import TagSettings, tag
 
 
 @pytest.fixture(scope="module")
@@ -49,9 +49,11 @@ def test_the_first_hit_is_the_moment_described(opened: OpenSpace, text: str, vid
 def test_motion_tags_are_right_for_nearly_all_scenes(opened: OpenSpace, tmp_path: Path) -> None:
     labels = tmp_path / "motions.yaml"
     showcase.write_labels(labels)
+    report = tag(opened, read_labels(labels), TagSettings(top=1))
     found = {
         (Path(t.uri).stem, round(t.start_s / showcase.SCENE_S)): t.label
-        for t in tag(opened, read_labels(labels), top=1).tags
+        for video in tagged.videos(opened.archive, opened.space, report.label_set)
+        for t in video.tags
     }
     told = {
         (name, place): scene.motion

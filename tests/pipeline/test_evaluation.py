@@ -13,7 +13,7 @@ from pipeline.evaluation import Evaluation, EvaluationSettings, evaluate
 from pipeline.label_sets import Label, LabelSet
 from pipeline.labelled import Example, LabelledVideos
 from pipeline.multiview import Views, ViewStage
-from pipeline.survey import Progress
+from pipeline.progress import Progress
 from schemas.errors import InputError
 from schemas.records import SourceFile
 from tests.footage import film

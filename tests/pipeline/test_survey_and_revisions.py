@@ -10,8 +10,9 @@ import pytest
 
 from pipeline import plan, revisions, sources
 from pipeline.archive import Archive
+from pipeline.progress import Progress
 from pipeline.settings import IndexSettings, Sampling, Space
-from pipeline.survey import WORKER_DIED, Job, Progress, Survey, died, survey, take_stock
+from pipeline.survey import WORKER_DIED, Job, Survey, died, survey, take_stock
 from schemas.records import Failed, UnitOutcome
 from tests.media import make_video
 from tests.models import TINY

@@ -14,12 +14,14 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from pipeline import tagging
+from pipeline import tag_files, tagged, tagging
 from pipeline.archive import Archive
 from pipeline.contexts import unpack
-from pipeline.label_sets import Label, LabelSet, read_labels
+from pipeline.label_files import read_labels
+from pipeline.label_sets import Label, LabelSet
 from pipeline.serving import OpenSpace
-from pipeline.tagging import Tag, export, tag
+from pipeline.tagged import Tag
+from pipeline.tagging import TagReport, TagSettings
 from schemas.errors import ArchiveError, InputError
 from tests.models import WORDED
 from tests.pipeline.conftest import CLIPS, VIDEOS
@@ -33,6 +35,15 @@ LABELS = LabelSet(
         Label("rain", ("it rains",)),
     )
 )
+
+
+def tag(opened: OpenSpace, labels: LabelSet, top: int = 3, **settings) -> TagReport:
+    return tagging.tag(opened, labels, TagSettings(top=top, **settings))
+
+
+def tags_of(opened: OpenSpace, labels: LabelSet = LABELS) -> tuple[Tag, ...]:
+    """All tags of a label set, as exports have them."""
+    return tuple(each for video in tagged.videos(opened.archive, opened.space, labels.id) for each in video.tags)
 
 
 def written(folder: Path, name: str, text: str) -> Path:
@@ -156,31 +167,31 @@ def model_logits(opened: OpenSpace) -> dict[str, dict[str, float]]:
 
 
 @pytest.fixture
-def tagged(own_stock: OpenSpace) -> tagging.TagReport:
-    return tag(own_stock, LABELS, top=0)
+def all_tags(own_stock: OpenSpace) -> tuple[Tag, ...]:
+    assert tag(own_stock, LABELS, top=0).clips == VIDEOS * CLIPS
+    return tags_of(own_stock)
 
 
-def test_every_visible_clip_is_tagged(tagged: tagging.TagReport) -> None:
-    assert tagged.clips == VIDEOS * CLIPS
-    assert len(by_clip(tagged.tags)) == VIDEOS * CLIPS
-    assert {each.uri for each in tagged.tags} == {f"/videos/{number}.mp4" for number in range(VIDEOS)}
+def test_every_visible_clip_is_tagged(all_tags: tuple[Tag, ...]) -> None:
+    assert len(by_clip(all_tags)) == VIDEOS * CLIPS
+    assert {each.uri for each in all_tags} == {f"/videos/{number}.mp4" for number in range(VIDEOS)}
 
 
-def test_a_labels_score_is_the_mean_of_its_prompts_logits(tagged: tagging.TagReport, own_stock: OpenSpace) -> None:
+def test_a_labels_score_is_the_mean_of_its_prompts_logits(all_tags: tuple[Tag, ...], own_stock: OpenSpace) -> None:
     expected = model_logits(own_stock)
-    for clip_id, tags in by_clip(tagged.tags).items():
+    for clip_id, tags in by_clip(all_tags).items():
         assert {each.label: each.score for each in tags} == pytest.approx(expected[clip_id], abs=1e-4)
 
 
-def test_probabilities_are_the_softmax_of_the_scores(tagged: tagging.TagReport) -> None:
-    for tags in by_clip(tagged.tags).values():
+def test_probabilities_are_the_softmax_of_the_scores(all_tags: tuple[Tag, ...]) -> None:
+    for tags in by_clip(all_tags).values():
         assert sum(each.probability for each in tags) == pytest.approx(1, abs=1e-12)
         weights = [math.exp(each.score) for each in tags]
         assert [each.probability for each in tags] == pytest.approx([w / sum(weights) for w in weights], rel=1e-5)
 
 
-def test_labels_come_best_first_with_their_ranks(tagged: tagging.TagReport) -> None:
-    for tags in by_clip(tagged.tags).values():
+def test_labels_come_best_first_with_their_ranks(all_tags: tuple[Tag, ...]) -> None:
+    for tags in by_clip(all_tags).values():
         assert [each.rank for each in tags] == [1, 2, 3, 4]
         assert [each.score for each in tags] == sorted((each.score for each in tags), reverse=True)
 
@@ -189,15 +200,23 @@ def test_labels_come_best_first_with_their_ranks(tagged: tagging.TagReport) -> N
 def test_the_best_are_kept_and_their_probabilities_are_still_of_the_whole_set(
     top: int, kept: int, own_stock: OpenSpace
 ) -> None:
-    everything = by_clip(tag(own_stock, LABELS, top=0).tags)
-    for clip_id, tags in by_clip(tag(own_stock, LABELS, top=top).tags).items():
-        assert tags == everything[clip_id][:kept]
+    tag(own_stock, LABELS, top=0)
+    everything = by_clip(tags_of(own_stock))
+    tag(own_stock, LABELS, top=top)
+    found = by_clip(tags_of(own_stock))
+    assert len(found) == VIDEOS * CLIPS
+    for clip_id, tags in found.items():
+        best = everything[clip_id][:kept]
+        assert [(each.label, each.rank) for each in tags] == [(each.label, each.rank) for each in best]
+        assert [each.probability for each in tags] == pytest.approx([each.probability for each in best], abs=1e-9)
 
 
 def test_batches_of_clips_do_not_change_the_tags(own_stock: OpenSpace, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = tag(own_stock, LABELS, top=0).tags
+    tag(own_stock, LABELS, top=0)
+    whole = tags_of(own_stock)
     monkeypatch.setattr(tagging, "CLIPS_PER_BATCH", 5)
-    parts = tag(own_stock, LABELS, top=0).tags
+    assert tag(own_stock, LABELS, top=99).new == VIDEOS * CLIPS, "the same tags under other settings"
+    parts = tags_of(own_stock)
     assert [(each.clip_id, each.label, each.rank) for each in parts] == [
         (each.clip_id, each.label, each.rank) for each in whole
     ]
@@ -207,21 +226,23 @@ def test_batches_of_clips_do_not_change_the_tags(own_stock: OpenSpace, monkeypat
 def test_labels_that_score_the_same_keep_the_order_of_the_file(own_stock: OpenSpace) -> None:
     names = [f"label {37 * number % 101}" for number in range(60)]
     same = LabelSet(tuple(Label(name, ("snow",)) for name in names))
-    for tags in by_clip(tag(own_stock, same, top=0).tags).values():
+    tag(own_stock, same, top=0)
+    for tags in by_clip(tags_of(own_stock, same)).values():
         assert [each.label for each in tags] == names
 
 
 def test_one_label_has_all_the_probability(own_stock: OpenSpace) -> None:
-    report = tag(own_stock, LabelSet((Label("snow", ("snow",)),)))
-    assert {each.probability for each in report.tags} == {1.0}
+    labels = LabelSet((Label("snow", ("snow",)),))
+    tag(own_stock, labels)
+    assert {each.probability for each in tags_of(own_stock, labels)} == {1.0}
 
 
 def test_tags_are_written_to_the_archive(own_stock: OpenSpace) -> None:
     report = tag(own_stock, LABELS, top=2)
-    columns = ("clip_id", "video_id", "label", "rank", "probability", "score")
+    columns = ("clip_id", "video_id", "label", "rank", "probability", "score", "basis")
     stored = own_stock.archive.tags(own_stock.space).to_pylist()
     assert sorted(tuple(row[name] for name in columns) for row in stored) == sorted(
-        tuple(getattr(each, name) for name in columns) for each in report.tags
+        tuple(getattr(each, name) for name in columns) for each in tags_of(own_stock)
     )
     assert {row["label_set"] for row in stored} == {LABELS.id} == {report.label_set}
     assert {row["space"] for row in stored} == {own_stock.space}
@@ -256,14 +277,15 @@ def test_a_prompt_the_model_cannot_read_is_refused(own_stock: OpenSpace) -> None
 def test_an_archive_with_nothing_in_it_has_no_tags(tiny_model, tmp_path: Path) -> None:
     opened = OpenSpace(Archive.create(tmp_path / "archive"), "0123456789ab", tiny_model)
     report = tag(opened, LABELS)
-    assert (report.clips, report.tags) == (0, ())
+    assert (report.clips, report.new, report.labels, tags_of(opened)) == (0, 0, (), ())
 
 
 # --- files
 
 
+BASIS = "softmax, uncalibrated"
 TAGS = tuple(
-    Tag(f"{n:016x}", "v", uri, 10.0 * n, 10.0 * n + 10, 1, label, 0.1 + n / 10, -2.5 * n)
+    Tag(f"{n:016x}", "v", uri, 10.0 * n, 10.0 * n + 10, 1, label, 0.1 + n / 10, -2.5 * n, BASIS)
     for n, (uri, label) in enumerate(
         [
             ("/videos/a.mp4", "run"),
@@ -276,7 +298,7 @@ TAGS = tuple(
 
 
 def test_csv_reads_back_equal(tmp_path: Path) -> None:
-    export(TAGS, tmp_path / "tags.csv")
+    tag_files.write(TAGS, tmp_path / "tags.csv")
     with (tmp_path / "tags.csv").open(newline="", encoding="utf-8") as stream:
         rows = list(csv.DictReader(stream))
     kinds = {"start_s": float, "end_s": float, "rank": int, "probability": float, "score": float}
@@ -284,7 +306,7 @@ def test_csv_reads_back_equal(tmp_path: Path) -> None:
 
 
 def test_jsonl_reads_back_equal(tmp_path: Path) -> None:
-    export(TAGS, tmp_path / "tags.jsonl")
+    tag_files.write(TAGS, tmp_path / "tags.jsonl")
     lines = (tmp_path / "tags.jsonl").read_text(encoding="utf-8").split("\n")
     assert lines.pop() == ""
     assert [Tag(**json.loads(line)) for line in lines] == list(TAGS)
@@ -292,13 +314,13 @@ def test_jsonl_reads_back_equal(tmp_path: Path) -> None:
 
 
 def test_parquet_reads_back_equal(tmp_path: Path) -> None:
-    export(TAGS, tmp_path / "tags.parquet")
+    tag_files.write(TAGS, tmp_path / "tags.parquet")
     assert [Tag(**row) for row in pq.read_table(tmp_path / "tags.parquet").to_pylist()] == list(TAGS)
 
 
-@pytest.mark.parametrize("ending", tagging.EXPORTERS)
+@pytest.mark.parametrize("ending", tag_files.WRITERS)
 def test_no_tags_make_a_file_that_can_be_read(ending: str, tmp_path: Path) -> None:
-    export((), tmp_path / f"tags{ending}")
+    tag_files.write((), tmp_path / f"tags{ending}")
     if ending == ".parquet":
         assert pq.read_table(tmp_path / "tags.parquet").column_names == list(asdict(TAGS[0]))
     if ending == ".csv":
@@ -306,16 +328,16 @@ def test_no_tags_make_a_file_that_can_be_read(ending: str, tmp_path: Path) -> No
 
 
 def test_endings_in_capitals_are_the_same_endings(tmp_path: Path) -> None:
-    export(TAGS, tmp_path / "TAGS.CSV")
+    tag_files.write(TAGS, tmp_path / "TAGS.CSV")
     assert (tmp_path / "TAGS.CSV").read_text(encoding="utf-8").startswith('"clip_id"')
 
 
 @pytest.mark.parametrize("name", ["tags.xlsx", "tags", ".csv", "tags.csv.gz"])
 def test_an_unknown_ending_is_refused_with_the_known_ones(name: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"has no known ending; expected one of \.csv, \.jsonl, \.parquet"):
-        export(TAGS, tmp_path / name)
+        tag_files.write(TAGS, tmp_path / name)
 
 
 def test_a_folder_that_is_not_there_is_refused_before_anything_is_computed(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"there is no folder .*missing to write tags\.csv into"):
-        tagging.check_export(tmp_path / "missing" / "tags.csv")
+        tag_files.check(tmp_path / "missing" / "tags.csv")

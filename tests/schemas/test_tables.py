@@ -7,7 +7,7 @@ from dataclasses import fields, is_dataclass
 import pyarrow as pa
 import pytest
 
-from pipeline.tagging import Tag
+from pipeline.tagged import Tag
 from schemas import records, tables
 from schemas.records import Letter, PackedPackets, VideoRow
 from tests.pipeline.factories import video_row
@@ -118,7 +118,9 @@ VERSION_3 = {
         "packets": "binary",
     },
 }
-FROZEN = {number: (found, {"clips": ["space"]}) for number, found in enumerate((VERSION_1, VERSION_2, VERSION_3), 1)}
+VERSION_4 = {**VERSION_3, "tags": {**VERSION_3["tags"], "basis": TEXT, "tagging": TEXT}}
+VERSIONS = (VERSION_1, VERSION_2, VERSION_3, VERSION_4)
+FROZEN = {number: (found, {"clips": ["space"]}) for number, found in enumerate(VERSIONS, 1)}
 
 
 def test_the_tables_are_those_of_their_schema_version() -> None:
