@@ -15,6 +15,7 @@ from jobs import console
 from jobs.compact import compact
 from jobs.convert import convert
 from jobs.demo import demo
+from jobs.eval_search import eval_search
 from jobs.evaluate import evaluate
 from jobs.export import export
 from jobs.failures import failures
@@ -64,6 +65,7 @@ for command in (
     convert,
     finetune,
     evaluate,
+    eval_search,
     demo,
     pretrain,
 ):

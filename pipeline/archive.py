@@ -361,6 +361,11 @@ class Archive:
         """All tags of a space."""
         return self._read("tags", space=space)
 
+    def tag_batches(self, space: str, columns: list[str]) -> Iterator[pa.RecordBatch]:
+        """All tags of a space, a batch at a time."""
+        found = self._dataset("tags").to_batches(columns=columns, filter=pc.field("space") == space, **parts.STREAM)
+        yield from found
+
     def log_run(self, row: Mapping[str, Any]) -> None:
         """Adds one row to the runs table."""
         self._append("runs", [dict(row)])
