@@ -160,33 +160,37 @@ def _report(answer: Answer, archive: str, html: Path | None, *, as_json: bool, e
 
 
 def _print(answer: Answer, *, explain: bool) -> None:
-    """Hits as a table, those of a video together."""
+    """Hits as a table, those of a video together, and why they stand where they do as another."""
     from rich.table import Table
     from rich.text import Text
 
+    from pipeline.contact_sheet import timecode
     from pipeline.search import by_video
 
     folder = _common_folder([hit.uri for hit in answer.hits])
     table = Table(caption=_caption(answer))
-    for name in ("rank", "score", "cosine", *(EXPLAINED if explain else ()), "from", "to"):
+    for name in ("rank", "score", "cosine", "from", "to"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column(Text(f"video in {folder}" if folder else "video"), overflow="fold")
-    for group in by_video(answer.hits):
-        for hit in group:
-            table.add_row(*_cells(hit, explain=explain), Text(_name(hit, folder)))
+    for hit in (hit for group in by_video(answer.hits) for hit in group):
+        numbers = str(hit.rank), f"{hit.score:.2f}", f"{hit.recall_score:.3f}"
+        table.add_row(*numbers, timecode(hit.start_s), timecode(hit.end_s), Text(_name(hit, folder)))
     console.results().print(table)
+    if explain:
+        _print_why(answer)
 
 
-EXPLAINED = ("plain", "by cosine", "by score", "decided by")
+def _print_why(answer: Answer) -> None:
+    """Both scores and both ranks of each hit's best clip among all candidates, and what decided."""
+    from rich.table import Table
 
-
-def _cells(hit: Hit, *, explain: bool) -> list[str]:
-    """What a row of the table says before the video."""
-    from pipeline.contact_sheet import timecode
-
-    why = [f"{hit.plain_score:.2f}", f"{hit.recall_rank}.", f"{hit.model_rank}.", hit.decided_by] if explain else []
-    times = timecode(hit.start_s), timecode(hit.end_s)
-    return [str(hit.rank), f"{hit.score:.2f}", f"{hit.recall_score:.3f}", *why, *times]
+    table = Table()
+    for name in ("rank", "cosine", "by cosine", "plain", "score", "by score", "decided by"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for hit in answer.hits:
+        recall = f"{hit.recall_score:.3f}", f"{hit.recall_rank}.", f"{hit.plain_score:.2f}"
+        table.add_row(str(hit.rank), *recall, f"{hit.score:.2f}", f"{hit.model_rank}.", hit.decided_by)
+    console.results().print(table)
 
 
 def _name(hit: Hit, folder: str) -> str:

@@ -165,7 +165,9 @@ def grouped(
     if grouping is None:
         return each(clips), 0
     moments = merged(clips, gap_s=grouping.gap_s, margin=grouping.margin)
-    if grouping.same is not None and moments:
-        moments = folded(moments, vectors, same=grouping.same, gap_s=grouping.gap_s)
+    # Before any is folded: into a moment that the cap leaves out, others would vanish that it does not concern.
     kept = capped(moments, grouping.per_video)
-    return kept, len(moments) - len(kept)
+    left_out = len(moments) - len(kept)
+    if grouping.same is not None and kept:
+        kept = folded(kept, vectors, same=grouping.same, gap_s=grouping.gap_s)
+    return kept, left_out

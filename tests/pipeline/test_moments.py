@@ -153,6 +153,14 @@ def test_what_the_cap_leaves_out_is_counted() -> None:
     assert ([m.best.score for m in moments], left_out) == ([4.0, 3.0], 3)
 
 
+def test_nothing_is_folded_into_a_moment_that_the_cap_leaves_out() -> None:
+    clips = [clip("a" * 16, 0.0, 3.0), clip("b" * 16, 100.0, 2.0), clip("c" * 16, 0.0, 1.0, video="other")]
+    vectors = {"a" * 16: unit(1, 0), "b" * 16: unit(0, 1), "c" * 16: unit(0, 1)}
+    moments, left_out = grouped(clips, vectors, Grouping(per_video=1))
+    assert [(m.best.clip_id[0], m.folded) for m in moments] == [("a", ()), ("c", ())]
+    assert left_out == 1
+
+
 def test_nothing_found_makes_no_moments() -> None:
     assert grouped([], {}, Grouping()) == ([], 0)
 

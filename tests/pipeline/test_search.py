@@ -359,18 +359,23 @@ def test_moments_are_put_together_from_the_clips_that_are_found(stock: Callable)
         assert {c.clip_id: c.score for c in hit.clips} == {c.clip_id: c.score for c in own}
 
 
-def test_a_copy_of_a_clip_is_folded_into_it_and_a_cap_is_told(own_stock: OpenSpace) -> None:
+def test_a_copy_of_a_clip_is_folded_into_it(own_stock: OpenSpace) -> None:
     stored = rows(own_stock)
     row = video_row("/videos/copy.mp4", space=own_stock.space, clip_count=1)
     copied = stored[0]
     vectors = np.array([copied["embedding"]], np.float32)
     commit(own_stock.archive, [embedded(unit_of(row, 1), vectors, [copied["context"]])], [row])
-    answer = asked(own_stock, "snow", top=99, grouping=Grouping(margin=0.0, same=0.99999, per_video=1))
+    answer = asked(own_stock, "snow", top=99, grouping=Grouping(margin=0.0, same=0.99999, per_video=0))
     pairs = [(hit.video_id, clip.video_id) for hit in answer.hits for clip in hit.folded]
     assert {copied["video_id"], row.video_id} in map(set, pairs)
     assert row.video_id in answer.uris, "where it was folded from can be said"
-    assert len({hit.video_id for hit in answer.hits}) == len(answer.hits)
-    assert answer.left_out > 0
+    assert len(answer.hits) == VIDEOS * CLIPS
+
+
+def test_a_cap_on_the_moments_of_a_video_is_told(stock: Callable) -> None:
+    answer = asked(stock("int8"), "snow", top=99, grouping=Grouping(margin=0.0, same=None, per_video=1))
+    assert len({hit.video_id for hit in answer.hits}) == len(answer.hits) == VIDEOS
+    assert answer.left_out == VIDEOS * (CLIPS - 1)
 
 
 def test_what_decided_is_explained(stock: Callable) -> None:
