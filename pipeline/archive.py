@@ -362,9 +362,9 @@ class Archive:
         return self._read("tags", space=space)
 
     def tag_batches(self, space: str, columns: list[str]) -> Iterator[pa.RecordBatch]:
-        """All tags of a space, a batch at a time."""
-        found = self._dataset("tags").to_batches(columns=columns, filter=pc.field("space") == space, **parts.STREAM)
-        yield from found
+        """All tags of a space, a batch at a time in no order: there may be too many to hold."""
+        tags = self._dataset("tags", dict.fromkeys([*columns, "space"]))
+        yield from tags.to_batches(columns=columns, filter=pc.field("space") == space, **parts.STREAM)
 
     def log_run(self, row: Mapping[str, Any]) -> None:
         """Adds one row to the runs table."""
