@@ -16,6 +16,7 @@ from jobs.calibrate import calibrate
 from jobs.compact import compact
 from jobs.convert import convert
 from jobs.demo import demo
+from jobs.eval_search import eval_search
 from jobs.evaluate import evaluate
 from jobs.export import export
 from jobs.failures import failures
@@ -66,6 +67,7 @@ for command in (
     convert,
     finetune,
     evaluate,
+    eval_search,
     demo,
     pretrain,
 ):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from pipeline.archive import Archive
 from pipeline.embed import device_named
 from pipeline.runs import run_of_space
+from pipeline.settings import Sampling
 from schemas.errors import SpaceMismatch
 from xclip_core import Encoder, load_encoder
 
@@ -21,6 +22,7 @@ class OpenSpace:
     archive: Archive
     space: str
     model: Encoder
+    sampling: Sampling = field(default_factory=Sampling)  # how its clips were cut
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -44,7 +46,7 @@ def open_space(
     sizes = made_with["model"]  # a resampled model is resampled again
     model = load_encoder(source, frames=sizes["frames"], image_size=sizes["image_size"], device=device_named(device))
     _check_same(source, model, made_with)
-    return OpenSpace(archive, run["space"], model)
+    return OpenSpace(archive, run["space"], model, Sampling.stored(made_with["sampling"]))
 
 
 def _check_same(source: str, model: Encoder, made_with: dict[str, Any]) -> None:

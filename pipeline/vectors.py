@@ -14,6 +14,7 @@ import os
 import shutil
 import tempfile
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,12 +25,15 @@ from numpy.typing import NDArray
 
 from pipeline import keys, places, stores
 from pipeline.archive import Archive
+from pipeline.keys import Numbers
 from pipeline.places import PLACES_FILE, Places
 from pipeline.stores import AnyPath, Remote
 from schemas.errors import ArchiveError, first_line
 
 INDEX_FILE = "index.faiss"
 MANIFEST = "manifest.json"
+
+Allowed = Callable[[Numbers, Numbers], NDArray[np.bool_]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,18 +43,38 @@ class VectorIndex:
     index: faiss.Index
     videos_version: int
     places: Places | None = None  # where the clips were when it was built
+    archive: Archive | None = None
+    space: str = ""
 
     @property
     def count(self) -> int:
         """How many clips it holds."""
         return int(self.index.ntotal)
 
-    def search(self, query_E: NDArray[np.float32], most: int) -> list[tuple[str, float]]:
-        """The clip ids nearest to a unit vector E, best first, with their cosines; at most `most`."""
+    def search(
+        self, query_E: NDArray[np.float32], most: int, allowed: Allowed | None = None
+    ) -> list[tuple[str, float]]:
+        """The clip ids nearest to a unit vector E, best first, with their cosines; at most `most`.
+
+        `allowed` says which clips may be found, from the numbers of their ids and of their (video, revision), N each.
+        """
         if not self.count:
             return []
-        scores_1M, ids_1M = self.index.search(np.ascontiguousarray(query_E[None], np.float32), min(most, self.count))
+        selected = None
+        if allowed is not None:
+            selected = faiss.SearchParameters(sel=faiss.IDSelectorBatch(self._ids(allowed)))  # type: ignore[call-arg]
+        most = min(most, self.count)
+        scores_1M, ids_1M = self.index.search(np.ascontiguousarray(query_E[None], np.float32), most, params=selected)
         return [(from_faiss_id(i), float(s)) for i, s in zip(ids_1M[0], scores_1M[0], strict=True) if i != -1]
+
+    def _ids(self, allowed: Allowed) -> NDArray[np.int64]:
+        """The ids of the clips that pass, as FAISS has them."""
+        assert self.archive is not None, "indexes come from `build` and `open_current`"
+        found = [np.zeros(0, np.uint64)]
+        for batch in self.archive.visible_batches(self.space, ["clip_id", "video_id", "revision"]):
+            clips_N = keys.of_ids(batch["clip_id"])
+            found.append(clips_N[allowed(clips_N, keys.of_revisions(batch))])
+        return np.concatenate(found).view(np.int64)
 
 
 def to_faiss_ids(clip_ids: list[str]) -> NDArray[np.int64]:
@@ -70,7 +94,7 @@ def build(archive: Archive, space: str, width: int) -> VectorIndex:
     index = faiss.IndexIDMap2(faiss.IndexFlatIP(width))
     if clips.num_rows:
         index.add_with_ids(_matrix(clips["embedding"], width), to_faiss_ids(clips["clip_id"].to_pylist()))
-    made = VectorIndex(index, version, archive.places(space))
+    made = VectorIndex(index, version, archive.places(space), archive, space)
     _publish(made, archive.index_folder(space))
     return made
 
@@ -203,7 +227,7 @@ def open_current(archive: Archive, space: str, width: int) -> VectorIndex:
     folder = archive.index_folder(space) / str(version)
     if _published(folder):
         try:
-            return VectorIndex(_read(folder), version, _read_places(folder))
+            return VectorIndex(_read(folder), version, _read_places(folder), archive, space)
         # Cut short by a full disk or a power cut, FAISS has no error of its own for that; or swept in this instant.
         except (RuntimeError, FileNotFoundError):
             stores.remove_tree(folder)

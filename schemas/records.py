@@ -325,8 +325,34 @@ LettersByUri = Mapping[str, Mapping[float | None, Letter]]  # the parts of a `Pl
 
 
 @dataclass(frozen=True, slots=True)
+class ScoredClip:
+    """A clip that was found. `score` is what it is ranked by, `recall_score` the cosine that found it.
+
+    `recall_rank` and `rank` are its places, from 1, among all candidates by the one and by the other.
+    """
+
+    clip_id: str
+    video_id: str
+    start_s: float
+    end_s: float
+    score: float
+    recall_score: float
+    recall_rank: int = 0
+    rank: int = 0
+
+
+# What decided a hit's place among the candidates; both: it is the same by recall and by the model's score.
+DecidedBy = Literal["recall", "re-rank", "both"]
+
+
+@dataclass(frozen=True, slots=True)
 class Hit:
-    """One answer to a query. `score` is the model's logit; `recall_score` the cosine that found the clip."""
+    """One answer to a query, a moment of a video; `clip_id`, `score` and `recall_score` are those of its best clip.
+
+    `score` is the model's logit; `recall_score` the cosine that found the clip, and `plain_score` the logit that is
+    made of that cosine. `clips` are the windows it was put together from, in time order; `folded` the best clips of
+    other places that look the same.
+    """
 
     rank: int
     score: float
@@ -336,3 +362,9 @@ class Hit:
     uri: str
     start_s: float
     end_s: float
+    plain_score: float = 0.0
+    recall_rank: int = 0  # among all candidates, from 1
+    model_rank: int = 0
+    decided_by: DecidedBy = "recall"
+    clips: tuple[ScoredClip, ...] = ()
+    folded: tuple[ScoredClip, ...] = ()

@@ -23,6 +23,7 @@ HOMES = {
     "faiss": ("pipeline/vectors.py",),
     # What is added, what is done to the log itself, and the lease, which is made of Delta's own detection of conflicts.
     "deltalake": ("pipeline/archive.py", "pipeline/delta_log.py", "pipeline/lease.py"),
+    "duckdb": ("pipeline/filters.py",),
     "upath": ("pipeline/stores.py",),
     "fsspec": (),
     "jinja2": ("pipeline/pages.py",),
@@ -142,7 +143,18 @@ HEAVY = {"torch", "open_clip", "ray", "faiss", "deltalake", "transformers", "typ
         pytest.param("import xclip_core", HEAVY | {"av", "numpy"}, id="the model library, before it is used"),
         pytest.param(
             "import pipeline.serving, pipeline.search, pipeline.tagging",
-            {"ray", "av", "open_clip", "torchvision", "transformers", "huggingface_hub", "jinja2", "PIL", "typer"},
+            {
+                "ray",
+                "av",
+                "open_clip",
+                "torchvision",
+                "transformers",
+                "huggingface_hub",
+                "jinja2",
+                "PIL",
+                "typer",
+                "duckdb",
+            },
             id="asking",
         ),
         pytest.param("import xclip_core.hub", {"ray", "faiss", "deltalake", "av", "pipeline"}, id="the model library"),

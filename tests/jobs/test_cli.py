@@ -18,7 +18,12 @@ from tests.footage import BROKEN, CLIPS, SCENE_S, VIDEOS, make_pile
 from tests.hub import in_a_process, put_into_cache
 from xclip_core.released import RELEASED
 
-HEAVY = {"torch", "ray", "av", "faiss", "pyarrow", "deltalake", "open_clip", "numpy", "jinja2", "PIL"}
+HEAVY = {"torch", "ray", "av", "faiss", "pyarrow", "deltalake", "duckdb", "open_clip", "numpy", "jinja2", "PIL"}
+
+
+def command_names() -> list[str]:
+    """The commands as they are typed."""
+    return [each.callback.__name__.replace("_", "-") for each in app.registered_commands if each.callback]
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +89,7 @@ def test_dry_run_says_so_and_ends_well(footage, pile: Path, tiny_weights: Path, 
 
 
 def test_search_json_has_the_documented_hits(footage, archive: Path) -> None:
-    code, out, _ = footage("search", archive, "a red circle", "--top", 4, "--json")
+    code, out, _ = footage("search", archive, "a red circle", "--top", 4, "--clips", "--json")
     hits = json.loads(out)["hits"]
     assert code == 0
     assert [hit["rank"] for hit in hits] == [1, 2, 3, 4]
@@ -93,14 +98,14 @@ def test_search_json_has_the_documented_hits(footage, archive: Path) -> None:
 
 
 def test_without_rerank_the_plain_cosine_decides(footage, archive: Path) -> None:
-    _, out, _ = footage("search", archive, "a red circle", "--no-rerank", "--json")
+    _, out, _ = footage("search", archive, "a red circle", "--no-rerank", "--clips", "--json")
     cosines = [hit["recall_score"] for hit in json.loads(out)["hits"]]
     assert len(cosines) == CLIPS
     assert cosines == sorted(cosines, reverse=True)
 
 
 def test_search_prints_time_codes_and_writes_a_contact_sheet(footage, archive: Path, tmp_path: Path) -> None:
-    code, out, err = footage("search", archive, "something <b>moves</b>", "--html", tmp_path / "sheet.html")
+    code, out, err = footage("search", archive, "something <b>moves</b>", "--clips", "--html", tmp_path / "sheet.html")
     page = (tmp_path / "sheet.html").read_text()
     assert code == 0
     assert "0:02.0" in out
@@ -258,7 +263,7 @@ def loaded_after(*arguments: object) -> set[str]:
     return set(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split("loaded:")[1].split())
 
 
-@pytest.mark.parametrize("command", [None, *(each.callback.__name__ for each in app.registered_commands)])
+@pytest.mark.parametrize("command", [None, *command_names()])
 def test_help_needs_no_heavy_library(command: str | None) -> None:
     assert HEAVY & loaded_after(*filter(None, [command, "--help"])) == set()
 
@@ -268,7 +273,7 @@ def test_a_search_waits_for_no_library_that_it_does_not_use(options: tuple[str, 
     loaded = loaded_after("search", archive, "snow", *options)
     assert {"torch", "faiss", "deltalake", "safetensors"} <= loaded
     others = {"ray", "av", "open_clip", "torchvision", "timm", "transformers", "huggingface_hub", "jinja2", "PIL"}
-    assert (others | {"torch._dynamo"}) & loaded == set()
+    assert (others | {"torch._dynamo", "duckdb"}) & loaded == set()
 
 
 def test_a_search_leaves_the_garbage_collector_as_it_was(footage, archive: Path) -> None:
@@ -286,6 +291,5 @@ def test_a_search_leaves_the_garbage_collector_as_it_was(footage, archive: Path)
 
 def test_the_readme_shows_every_command() -> None:
     readme = Path(__file__).parents[2].joinpath("README.md").read_text()
-    commands = [command.callback.__name__ for command in app.registered_commands if command.callback]
-    assert [name for name in commands if f"footage {name}" not in readme] == []
+    assert [name for name in command_names() if f"footage {name}" not in readme] == []
     assert all(command.callback.__doc__ for command in app.registered_commands if command.callback)

@@ -9,11 +9,14 @@ import numpy as np
 import pytest
 import torch
 
+from pipeline import filters
 from pipeline import search as search_module
 from pipeline.archive import Archive
 from pipeline.contexts import unpack
+from pipeline.moments import Grouping
+from pipeline.queries import Known, Phrase, Query, of_text
 from pipeline.runs import serving_run
-from pipeline.search import search
+from pipeline.search import SearchSettings, ask, by_video, search, stored_tensors
 from pipeline.serving import OpenSpace, open_space
 from pipeline.settings import IndexSettings, space_of
 from pipeline.vectors import build
@@ -255,3 +258,157 @@ def test_the_index_is_that_of_the_space(own_stock: OpenSpace) -> None:
     other = video_row("/videos/0.mp4", space="other")
     commit(own_stock.archive, [embedded(unit_of(other))], [other])
     assert build(own_stock.archive, own_stock.space, WORDED.embed_dim).count == VIDEOS * CLIPS
+
+
+# --- queries of several parts, filters, moments, pages
+
+
+def asked(opened: OpenSpace, query: Query | str, **settings) -> search_module.Answer:
+    where = settings.pop("where", None)
+    condition = None if where is None else filters.of_condition(opened.archive, opened.space, where)
+    query = of_text(query) if isinstance(query, str) else query
+    return ask(opened, query, SearchSettings(**settings), condition)
+
+
+@pytest.mark.parametrize("text", QUERIES)
+def test_reranked_scores_equal_the_models_own_to_the_bit(text: str, stock: Callable) -> None:
+    """`model.score` of all candidates in the order of recall, with the contexts that are stored: the same numbers."""
+    opened = stock("int8")
+    hits = search(opened, text, top=VIDEOS * CLIPS).hits
+    stored = {row["clip_id"]: row for row in rows(opened)}
+    order = [hit.clip_id for hit in sorted(hits, key=lambda hit: hit.recall_rank)]
+    with torch.inference_mode():
+        tensors = stored_tensors(opened.model, [stored[clip_id] for clip_id in order])
+        logits = opened.model.score(*tensors, encode_text_raw(opened.model, [text]))[:, 0].tolist()
+    assert {hit.clip_id: hit.score for hit in hits} == dict(zip(order, logits, strict=True))
+
+
+def test_more_candidates_than_one_pass_takes_have_the_same_scores(stock, monkeypatch) -> None:
+    opened = stock("float16")
+    whole = search(opened, "snow", top=24).hits
+    monkeypatch.setattr(search_module, "CLIPS_PER_PASS", 7)
+    parts = search(opened, "snow", top=24).hits
+    assert [hit.clip_id for hit in parts] == [hit.clip_id for hit in whole]
+    assert [hit.score for hit in parts] == pytest.approx([hit.score for hit in whole], abs=1e-5)
+
+
+def test_a_text_that_is_not_wanted_takes_hits_down(stock: Callable) -> None:
+    opened = stock("float16")
+    query = Query(phrases=(Phrase(("snow",)),), unwanted=(Phrase((QUERIES[0],), 0.8),))
+    wanted, unwanted = (expected_scores(opened, text) for text in ("snow", QUERIES[0]))
+    for hit in asked(opened, query, top=24).hits:
+        assert hit.score == pytest.approx(wanted[hit.clip_id] - 0.8 * unwanted[hit.clip_id], abs=1e-4)
+
+
+@pytest.mark.parametrize("code", ["none", "int8"])
+def test_a_clip_finds_what_is_like_it_and_not_itself_with_or_without_contexts(code: str, stock: Callable) -> None:
+    opened = stock(code)
+    stored = rows(opened)
+    vectors = np.array([row["embedding"] for row in stored], np.float32)
+    cosines = vectors @ vectors[5]
+    hits = asked(opened, Query(known=(Known(stored[5]["clip_id"]),)), top=24).hits
+    order = [place for place in np.argsort(-cosines) if place != 5]
+    assert [hit.clip_id for hit in hits] == [stored[place]["clip_id"] for place in order]
+    scale = opened.model.logit_scale.exp().item()
+    assert [hit.score for hit in hits] == pytest.approx((scale * cosines[order]).tolist(), rel=1e-3)
+
+
+@pytest.mark.parametrize("rerank", [True, False])
+def test_a_filter_comes_before_the_search_and_not_after(rerank, stock: Callable) -> None:
+    """The worst four of 24 clips are found, each with the rank and score that it has among themselves."""
+    opened = stock("int8")
+    everything = {hit.clip_id: hit for hit in search(opened, "snow", top=24, rerank=rerank).hits}
+    worst = list(everything.values())[-1].uri
+    answer = asked(opened, "snow", top=4, rerank=rerank, where=f"uri = '{worst}'")
+    assert [hit.uri for hit in answer.hits] == [worst] * CLIPS
+    assert [hit.rank for hit in answer.hits] == [1, 2, 3, 4]
+    assert [hit.score for hit in answer.hits] == pytest.approx(
+        [everything[hit.clip_id].score for hit in answer.hits], abs=1e-4
+    )
+    assert answer.share == pytest.approx(1 / VIDEOS)
+    assert asked(opened, "snow", where="duration_s < 0").hits == ()
+
+
+def test_pages_follow_one_another(stock: Callable) -> None:
+    opened = stock("int8")
+    whole = asked(opened, "snow", top=24)
+    pages = [asked(opened, "snow", top=10, page=page) for page in (1, 2, 3, 4)]
+    found = [(hit.rank, hit.clip_id, hit.score) for page in pages for hit in page.hits]
+    assert found == [(hit.rank, hit.clip_id, hit.score) for hit in whole.hits]
+    assert [page.has_more for page in pages] == [True, True, False, False]
+    assert [len(page.thumbnails) for page in pages] == [10, 10, 4, 0]
+
+
+def test_hits_below_a_score_are_left_out(stock: Callable) -> None:
+    opened = stock("int8")
+    whole = search(opened, "snow", top=24).hits
+    assert asked(opened, "snow", top=24, min_score=whole[6].score).hits == whole[:7]
+
+
+def test_moments_are_put_together_from_the_clips_that_are_found(stock: Callable) -> None:
+    """With any margin, all four windows of a video are one moment; its score is that of the best of them."""
+    opened = stock("int8")
+    clips = search(opened, "snow", top=24).hits
+    answer = asked(opened, "snow", grouping=Grouping(margin=1e9, same=None))
+    assert len(answer.hits) == VIDEOS
+    for hit in answer.hits:
+        own = [clip for clip in clips if clip.video_id == hit.video_id]
+        assert (hit.start_s, hit.end_s) == (min(c.start_s for c in own), max(c.end_s for c in own))
+        assert (hit.score, hit.clip_id) == (own[0].score, own[0].clip_id)
+        assert sorted(c.clip_id for c in hit.clips) == sorted(c.clip_id for c in own)
+        assert {c.clip_id: c.score for c in hit.clips} == {c.clip_id: c.score for c in own}
+
+
+def test_a_copy_of_a_clip_is_folded_into_it(own_stock: OpenSpace) -> None:
+    stored = rows(own_stock)
+    row = video_row("/videos/copy.mp4", space=own_stock.space, clip_count=1)
+    copied = stored[0]
+    vectors = np.array([copied["embedding"]], np.float32)
+    commit(own_stock.archive, [embedded(unit_of(row, 1), vectors, [copied["context"]])], [row])
+    answer = asked(own_stock, "snow", top=99, grouping=Grouping(margin=0.0, same=0.99999, per_video=0))
+    pairs = [(hit.video_id, clip.video_id) for hit in answer.hits for clip in hit.folded]
+    assert {copied["video_id"], row.video_id} in map(set, pairs)
+    assert row.video_id in answer.uris, "where it was folded from can be said"
+    assert len(answer.hits) == VIDEOS * CLIPS
+
+
+def test_a_cap_on_the_moments_of_a_video_is_told(stock: Callable) -> None:
+    answer = asked(stock("int8"), "snow", top=99, grouping=Grouping(margin=0.0, same=None, per_video=1))
+    assert len({hit.video_id for hit in answer.hits}) == len(answer.hits) == VIDEOS
+    assert answer.left_out == VIDEOS * (CLIPS - 1)
+
+
+def test_what_decided_is_explained(stock: Callable) -> None:
+    opened = stock("float16")
+    plain = [hit.clip_id for hit in search(opened, QUERIES[0], top=24, rerank=False).hits]
+    answer = search(opened, QUERIES[0], top=5)
+    scale = opened.model.logit_scale.exp().item()
+    for rank, hit in enumerate(answer.hits, start=1):
+        assert hit.model_rank == rank
+        assert plain[hit.recall_rank - 1] == hit.clip_id
+        assert hit.plain_score == pytest.approx(scale * hit.recall_score, rel=1e-5)
+        assert hit.decided_by == ("both" if hit.clip_id == plain[rank - 1] else "re-rank")
+    assert {hit.decided_by for hit in search(opened, QUERIES[0], top=24, rerank=False).hits} == {"recall"}
+
+
+def test_a_depth_bounds_what_is_reranked(stock: Callable) -> None:
+    opened = stock("float16")
+    plain = {hit.clip_id for hit in search(opened, "snow", top=6, rerank=False).hits}
+    assert {hit.clip_id for hit in asked(opened, "snow", top=6, depth=6).hits} == plain
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"), [({"page": 0}, "--page 0 is no page"), ({"depth": 0}, "--depth 0 leaves nothing")]
+)
+def test_settings_that_make_no_sense_are_refused(wrong: dict, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        SearchSettings(**wrong)
+
+
+def test_hits_are_put_together_by_video_in_the_order_of_the_best(stock: Callable) -> None:
+    hits = search(stock("int8"), "snow", top=24).hits
+    groups = by_video(hits)
+    assert sorted(hit.rank for group in groups for hit in group) == [hit.rank for hit in hits]
+    assert [group[0].rank for group in groups] == sorted(group[0].rank for group in groups)
+    assert all(len({hit.video_id for hit in group}) == 1 for group in groups)
+    assert len(groups) == VIDEOS
