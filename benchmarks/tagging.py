@@ -43,9 +43,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # as a script, its
 
 from benchmarks import harness
 from benchmarks.encode import random_model
-from pipeline import keys, tagging
+from pipeline import keys, tag_rows, tagging
 from pipeline.archive import Archive
 from pipeline.contexts import PACKERS
+from pipeline.keys import Keys
 from pipeline.label_files import read_labels
 from pipeline.label_sets import Label, LabelSet
 from pipeline.parts import write_part
@@ -175,7 +176,7 @@ def timed(work: Callable[[], object]) -> float:
 
 def tag_s(opened: OpenSpace, labels: LabelSet, precision: str) -> float:
     """Seconds in which all clips are tagged, as if for the first time."""
-    opened.archive.replace_tags([], opened.space, labels.id)
+    tag_rows.drop_others(opened.archive, opened.space, labels.id, tagging="", shown=Keys([]))
     began = time.perf_counter()
     report = tagging.tag(opened, labels, TagSettings(precision=precision))
     took_s = time.perf_counter() - began

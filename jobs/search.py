@@ -194,14 +194,14 @@ def _print_why(answer: Answer) -> None:
 
 
 def _name(hit: Hit, folder: str) -> str:
-    """A hit's video, and in how many other places it can be seen."""
+    """A hit's video, and in how many more places it can be seen."""
     name = hit.uri.removeprefix(folder)
-    return f"{name} (and the same in {len(hit.folded)} other places)" if hit.folded else name
+    return f"{name} (and the same in {len(hit.folded)} more)" if hit.folded else name
 
 
 def _caption(answer: Answer) -> str:
     """What was searched, and what is not shown."""
-    parts = [f"{len(answer.hits)} of {answer.searched} clips in {answer.took_s:.2f} s"]
+    parts = [f"{len(answer.hits)} hits, {answer.searched} clips searched in {answer.took_s:.2f} s"]
     if answer.share is not None:
         parts.append(f"the filter lets {100 * answer.share:.3g} % through")
     if answer.left_out:

@@ -348,20 +348,6 @@ class Archive:
 
     # --- tags and runs
 
-    def replace_tags(self, rows: list[dict[str, Any]], space: str, label_set: str) -> None:
-        """Puts these rows in place of all tags that the label set has in the space, in one transaction."""
-        write_deltalake(
-            self._path("tags"),
-            pa.Table.from_pylist(rows, schema=tables.TAGS),
-            mode="overwrite",
-            predicate=f"space = '{space}' AND label_set = '{label_set}'",
-            storage_options=self._options,
-        )
-
-    def tags(self, space: str) -> pa.Table:
-        """All tags of a space."""
-        return self._read("tags", space=space)
-
     def tag_count(self, space: str) -> int:
         """How many tags a space has."""
         return int(self._dataset("tags", ["space"]).count_rows(filter=pc.field("space") == space))

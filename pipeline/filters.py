@@ -7,9 +7,12 @@ the database that evaluates them may not either.
 A condition is held against a video, a clip of it, and one tag of that clip at a time, and a clip passes if it holds for
 some tag. So all that is said of tags is said of one and the same: `label = 'dog' and probability > 0.5` is a tag `dog`
 that is sure, and `label <> 'dog'` some tag that is another. A clip without tags has one in which all is NULL.
+
+Of a clip that was tagged again only the newest tags are there, by the rule of `tag_rows`. That no label fits is not a
+label: rows of `label_sets.NONE` are there for a condition that has its name in it, and for no other.
 """
 
-# N clips or videos
+# N clips or videos, R tags
 
 from __future__ import annotations
 
@@ -26,9 +29,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from pipeline import keys
+from pipeline import keys, tag_rows
 from pipeline.archive import SHOWN, Archive
 from pipeline.keys import Keys, Numbers
+from pipeline.label_sets import NONE
 from schemas import tables
 from schemas.errors import InputError, first_line
 
@@ -81,12 +85,12 @@ def of_condition(archive: Archive, space: str, text: str) -> Filter:
 
     Raises InputError for what is no condition, or one that asks for more than columns, and says which there are.
     """
-    used = columns_used(text)
+    condition = _read(text)
     try:
         with _database() as database:
-            if used.keys() <= {"videos"}:
-                return _of_videos(database, archive, space, text, used.get("videos", set()))
-            return _of_clips(database, archive, space, text, used)
+            if condition.columns.keys() <= {"videos"}:
+                return _of_videos(database, archive, space, condition)
+            return _of_clips(database, archive, space, condition)
     except (duckdb.DataError, duckdb.ProgrammingError) as error:
         raise _refused(text, first_line(error)) from error
 
@@ -103,19 +107,29 @@ def _database() -> Iterator[duckdb.DuckDBPyConnection]:
 # --- the condition
 
 
-def columns_used(text: str) -> dict[str, set[str]]:
-    """The columns in a condition, by table. Raises InputError unless it is a condition on columns and no more."""
+@dataclass(frozen=True, slots=True)
+class _Condition:
+    """A condition on columns, and no more than that."""
+
+    text: str
+    columns: dict[str, list[str]]  # those in it, by table
+    names_none: bool  # whether "none of these" is one of its constants
+
+
+def _read(text: str) -> _Condition:
+    """A condition. Raises InputError for what is none."""
     if not text.strip():
         raise _refused(text, "it is empty")
     with _database() as database:
-        condition = _parsed(database, text)
+        nodes = list(_nodes(_parsed(database, text)))
     used: dict[str, set[str]] = {}
-    for node in _nodes(condition):
+    for node in nodes:
         _check(node, text)
         if node["class"] == "COLUMN_REF":
             table, column = _column(node["column_names"], text)
             used.setdefault(table, set()).add(column)
-    return used
+    names_none = any(node["class"] == "CONSTANT" and node["literal"].get("text") == NONE for node in nodes)
+    return _Condition(text, {table: sorted(columns) for table, columns in used.items()}, names_none)
 
 
 def _parsed(database: duckdb.DuckDBPyConnection, text: str) -> Any:
@@ -185,32 +199,28 @@ def _refused(text: str, why: str) -> InputError:
 # --- evaluated
 
 
-def _of_videos(
-    database: duckdb.DuckDBPyConnection, archive: Archive, space: str, text: str, used: Iterable[str]
-) -> Filter:
+def _of_videos(database: duckdb.DuckDBPyConnection, archive: Archive, space: str, condition: _Condition) -> Filter:
     """A filter that looks at videos alone."""
-    videos = _videos(archive, space, [*used, "clip_count"])
+    videos = _videos(archive, space, [*condition.columns.get("videos", ()), "clip_count"])
     database.register("videos", videos)
-    found = database.execute(f"SELECT _video, clip_count FROM videos WHERE ({text}\n)").fetchnumpy()  # noqa: S608  # checked
+    found = database.execute(f"SELECT _video, clip_count FROM videos WHERE ({condition.text}\n)").fetchnumpy()  # noqa: S608  # checked
     share = found["clip_count"].sum() / max(1, pc.sum(videos["clip_count"]).as_py() or 0)
-    return Filter(text, Keys([_numbers(found["_video"])]), is_of_videos=True, share=float(share))
+    return Filter(condition.text, Keys([_numbers(found["_video"])]), is_of_videos=True, share=float(share))
 
 
-def _of_clips(
-    database: duckdb.DuckDBPyConnection, archive: Archive, space: str, text: str, used: dict[str, set[str]]
-) -> Filter:
+def _of_clips(database: duckdb.DuckDBPyConnection, archive: Archive, space: str, condition: _Condition) -> Filter:
     """A filter that looks at clips or their tags too."""
-    videos = _videos(archive, space, [*used.get("videos", ()), "clip_count"])
+    videos = _videos(archive, space, [*condition.columns.get("videos", ()), "clip_count"])
     database.register("videos", videos)
-    database.register("clips", _clips(archive, space, sorted(used.get("clips", ()))))
+    database.register("clips", _clips(archive, space, condition.columns.get("clips", [])))
     joined = "clips JOIN videos ON clips._of = videos._video"
-    if "tags" in used:
-        database.register("tags", _tags(archive, space, sorted(used["tags"])))
+    if "tags" in condition.columns:
+        database.register("tags", _tags(archive, space, condition))
         joined += " LEFT JOIN tags ON tags._tagged = clips._clip"
-    found = database.execute(f"SELECT DISTINCT _clip FROM {joined} WHERE ({text}\n)").fetchnumpy()  # noqa: S608  # checked
+    found = database.execute(f"SELECT DISTINCT _clip FROM {joined} WHERE ({condition.text}\n)").fetchnumpy()  # noqa: S608  # checked
     passed = Keys([_numbers(found["_clip"])])
     share = len(passed) / max(1, pc.sum(videos["clip_count"]).as_py() or 0)
-    return Filter(text, passed, is_of_videos=False, share=min(1.0, share))
+    return Filter(condition.text, passed, is_of_videos=False, share=min(1.0, share))
 
 
 def _numbers(column: Any) -> Numbers:
@@ -242,12 +252,18 @@ def _clips(archive: Archive, space: str, columns: list[str]) -> pa.RecordBatchRe
     return pa.RecordBatchReader.from_batches(schema, rows)
 
 
-def _tags(archive: Archive, space: str, columns: list[str]) -> pa.RecordBatchReader:
-    """All tags, a batch at a time, with the number of their clip as `_tagged`."""
+def _tags(archive: Archive, space: str, condition: _Condition) -> pa.RecordBatchReader:
+    """The tags that a condition is held against, a batch at a time, with the number of their clip as `_tagged`."""
+    columns = condition.columns["tags"]
     schema = pa.schema([("_tagged", pa.uint64()), *(tables.TAGS.field(column) for column in columns)])
-    found = archive.tag_batches(space, ["clip_id", *columns])
     rows = (
-        pa.record_batch([keys.of_ids(batch["clip_id"]), *(batch[column] for column in columns)], schema=schema)
-        for batch in found
+        pa.record_batch([batch["clip"], *(batch[column] for column in columns)], schema=schema)
+        for batch in _labels(archive, space, condition)
     )
     return pa.RecordBatchReader.from_batches(schema, rows)
+
+
+def _labels(archive: Archive, space: str, condition: _Condition) -> Iterator[pa.RecordBatch]:
+    """The newest tags, without those that say that no label fits unless the condition names these."""
+    for batch in tag_rows.that_count(archive, space, list(dict.fromkeys(["label", *condition.columns["tags"]]))):
+        yield batch if condition.names_none else batch.filter(pc.not_equal(batch["label"], NONE))

@@ -11,17 +11,15 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from pipeline import keys, tag_rows
 from pipeline.archive import Archive
-from pipeline.heaps import HEAP_BITS, Heaps
+from pipeline.heaps import HEAP_BITS
 from schemas import tables
 
 COLUMNS = ["label_set", "label", "rank", "probability", "score", "basis"]
 TAGS_TYPE = pa.list_(pa.struct([tables.TAGS.field(name) for name in COLUMNS]))
-_ROWS = pa.schema([("clip", pa.uint64()), *(tables.TAGS.field(name) for name in (*COLUMNS, "tagged_at"))])
-_KEPT = pa.schema([_ROWS.field(name) for name in ("clip", *COLUMNS)])
+_ROWS = pa.schema([("clip", pa.uint64()), *(tables.TAGS.field(name) for name in COLUMNS)])
 
 
 class TagLookup(ExitStack):
@@ -35,16 +33,10 @@ class TagLookup(ExitStack):
     def _write(self, archive: Archive, space: str) -> Path:
         """Writes a stretch of rows for each heap, in the order of clips, label sets and ranks."""
         file = Path(self.enter_context(tempfile.TemporaryDirectory(prefix="footage-")), "tags.arrow")
-        with Heaps(_ROWS, "clip") as heaps:
-            for batch in archive.tag_batches(space, ["clip_id", *COLUMNS, "tagged_at"]):
-                numbers = pa.array(keys.of_ids(batch["clip_id"]))
-                rest = [batch[name] for name in _ROWS.names[1:]]
-                heaps.add(pa.RecordBatch.from_arrays([numbers, *rest], schema=_ROWS))
-            with pa.OSFile(str(file), "wb") as sink, pa.ipc.new_file(sink, _KEPT) as writer:
-                for heap in heaps:
-                    rows = _in_order(heap)
-                    self.count += rows.num_rows
-                    writer.write_batch(rows)
+        with pa.OSFile(str(file), "wb") as sink, pa.ipc.new_file(sink, _ROWS) as writer:
+            for heap in tag_rows.that_count(archive, space, COLUMNS):
+                self.count += heap.num_rows
+                writer.write_batch(heap.sort_by([(name, "ascending") for name in ("clip", "label_set", "rank")]))
         return file
 
     def _mapped(self, file: Path) -> list[pa.RecordBatch]:
@@ -57,7 +49,7 @@ class TagLookup(ExitStack):
         """The tags of each clip, N lists; empty ones where there are none."""
         pieces = [self._of(number) for number in keys.of_ids(clip_ids)]
         offsets = np.concatenate([[0], np.cumsum([piece.num_rows for piece in pieces])])
-        rows = pa.concat_batches([*pieces, pa.RecordBatch.from_pylist([], _KEPT)])
+        rows = pa.concat_batches([*pieces, pa.RecordBatch.from_pylist([], _ROWS)])
         values = pa.StructArray.from_arrays([rows[name] for name in COLUMNS], fields=list(TAGS_TYPE.value_type))
         return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), values, TAGS_TYPE)
 
@@ -67,11 +59,3 @@ class TagLookup(ExitStack):
         clips_R = heap["clip"].to_numpy()
         first, end = (int(np.searchsorted(clips_R, number, side)) for side in ("left", "right"))
         return heap.slice(first, end - first)
-
-
-def _in_order(heap: pa.RecordBatch) -> pa.RecordBatch:
-    """Of a heap the newest rows of each clip and label set, in order."""
-    sets = pc.unique(heap["label_set"])
-    parts = [tag_rows.newest(heap.filter(pc.equal(heap["label_set"], each)), "clip") for each in sets]
-    rows = pa.concat_batches([*parts, heap.slice(0, 0)])
-    return rows.sort_by([("clip", "ascending"), ("label_set", "ascending"), ("rank", "ascending")]).select(_KEPT.names)

@@ -1,4 +1,4 @@
-"""Rows of the tags table: which clips have them, how lots of them are added, and how those that are over go.
+"""Rows of the tags table: which clips have them, how lots are added, which rows count, and how those that are over go.
 
 A lot is one Parquet file and one transaction. Of the rows of a clip and a label set those of the newest lot count, so
 that a set which is tagged again under other settings answers as before, clip by clip, until its new tags are there.
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 from pipeline import delta_log, keys, parts
 from pipeline.archive import Archive
 from pipeline.delta_log import TableFile
+from pipeline.heaps import Heaps
 from pipeline.keys import Keys, Numbers
 from schemas import tables
 
@@ -74,6 +75,23 @@ def _thin_out(archive: Archive, file: TableFile, stays: Mask) -> int:
     replacement = TableFile(path, new.stat().st_size, count, file.modified_ms)
     delta_log.replace(archive, "tags", [file], [replacement] if count else [])
     return dropped
+
+
+def that_count(archive: Archive, space: str, columns: list[str]) -> Iterator[pa.RecordBatch]:
+    """The rows of all label sets that count: the number of their clip as `clip`, and the columns asked for.
+
+    A batch for each heap by clip, in the order of the heaps' numbers: there may be too many to hold.
+    """
+    names = list(dict.fromkeys([*columns, "label_set", "tagged_at"]))
+    schema = pa.schema([("clip", pa.uint64()), *(tables.TAGS.field(name) for name in names)])
+    with Heaps(schema, "clip") as heaps:
+        for batch in archive.tag_batches(space, ["clip_id", *names]):
+            numbers = pa.array(keys.of_ids(batch["clip_id"]))
+            heaps.add(pa.RecordBatch.from_arrays([numbers, *(batch[name] for name in names)], schema=schema))
+        for heap in heaps:
+            sets = [heap.filter(pc.equal(heap["label_set"], each)) for each in pc.unique(heap["label_set"])]
+            rows = pa.concat_batches([heap.slice(0, 0), *(newest(each, "clip") for each in sets)])
+            yield rows.select(["clip", *columns])
 
 
 def newest(rows: Any, key: str) -> Any:

@@ -11,13 +11,16 @@ from typing import Any
 from zlib import crc32
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from PIL import Image
 
-from pipeline import plan
+from pipeline import plan, tag_rows
 from pipeline.archive import Archive
+from pipeline.keys import Keys
 from pipeline.parts import write_part
+from schemas import tables
 from schemas.records import (
     EmbeddedUnit,
     HashedFile,
@@ -134,6 +137,21 @@ def add_video(archive: Archive, path: str | Path = "/videos/a.mp4", clips: int =
     row = video_row(str(path), clip_count=clips, **changes)
     commit(archive, [embedded(unit_of(row, clips), unit_vectors(clips, seed=crc32(row.uri.encode())))], [row])
     return row
+
+
+def add_tags(archive: Archive, rows: Iterable[dict[str, Any]]) -> None:
+    """Adds a lot of tags, as tagging does it. Columns that are not given are null."""
+    tag_rows.add(archive, [pa.RecordBatch.from_pylist(list(rows), tables.TAGS)])
+
+
+def drop_tags(archive: Archive, space: str, label_set: str) -> None:
+    """Drops all rows of a label set, as tagging does it for those of other settings."""
+    tag_rows.drop_others(archive, space, label_set, tagging="", shown=Keys([]))
+
+
+def tag_table(archive: Archive, space: str = SPACE) -> pa.Table:
+    """All rows of the tags table in a space, whether they count or not."""
+    return pa.Table.from_batches(archive.tag_batches(space, tables.TAGS.names), tables.TAGS)
 
 
 def letter(uri: str, start_s: float | None = None, *, minutes: int = 0, **changes: Any) -> Letter:

@@ -335,46 +335,7 @@ def test_units_of_another_space_are_not_pending(archive: Archive) -> None:
     assert archive.pending_units(SPACE) == ({}, {})
 
 
-# --- tags and runs
-
-
-def tag_row(clip: str, label_set: str, label: str, space: str = SPACE) -> dict:
-    return {
-        "clip_id": clip,
-        "video_id": "v",
-        "space": space,
-        "label_set": label_set,
-        "label": label,
-        "rank": 1,
-        "probability": 0.5,
-        "score": 3.0,
-        "tagged_at": NOON,
-    }
-
-
-def tags(archive: Archive, space: str = SPACE) -> set[tuple[str, str, str]]:
-    return {(row["clip_id"], row["label_set"], row["label"]) for row in archive.tags(space).to_pylist()}
-
-
-def test_tags_replace_those_of_their_own_label_set_only(archive: Archive) -> None:
-    archive.replace_tags([tag_row("1", "set1", "run"), tag_row("2", "set1", "walk")], SPACE, "set1")
-    archive.replace_tags([tag_row("1", "set2", "indoors")], SPACE, "set2")
-    archive.replace_tags([tag_row("1", "set1", "run", "other")], "other", "set1")
-    archive.replace_tags([tag_row("3", "set1", "jump")], SPACE, "set1")
-    assert tags(archive) == {("3", "set1", "jump"), ("1", "set2", "indoors")}
-    assert tags(archive, "other") == {("1", "set1", "run")}
-
-
-def test_tags_can_be_replaced_by_none(archive: Archive) -> None:
-    archive.replace_tags([tag_row("1", "set1", "run")], SPACE, "set1")
-    archive.replace_tags([], SPACE, "set1")
-    assert tags(archive) == set()
-
-
-def test_labels_of_any_text_are_kept(archive: Archive) -> None:
-    label = 'it\'s a "dog"; DROP TABLE tags -- 🎉'
-    archive.replace_tags([tag_row("1", "set1", label)], SPACE, "set1")
-    assert tags(archive) == {("1", "set1", label)}
+# --- runs
 
 
 def run_row(run_id: str, state: str, minutes: int, report=None) -> dict:

@@ -26,12 +26,15 @@ from schemas.errors import ArchiveBusy, ArchiveError, InputError
 from tests.pipeline.factories import (
     SPACE,
     WIDTH,
+    add_tags,
     add_video,
     commit,
+    drop_tags,
     embedded,
     flip_a_bit,
     letter,
     log_run,
+    tag_table,
     unit_of,
     video_row,
 )
@@ -54,8 +57,8 @@ def archive(tmp_path: Path) -> Archive:
     commit(archive, [embedded(unit_of(changed, 3))], [changed])
     archive.commit_videos([replace(rows[1], revision=2, status="gone", clip_count=0)])
     commit(archive, [embedded(unit_of(video_row("/videos/half.mp4"), 2))])
-    archive.replace_tags([tag_row(row["clip_id"]) for row in seen(archive).to_pylist()], SPACE, "set")
-    archive.replace_tags([{**tag_row("0" * 16), "label_set": "of clips long gone"}], SPACE, "of clips long gone")
+    add_tags(archive, [tag_row(row["clip_id"]) for row in seen(archive).to_pylist()])
+    add_tags(archive, [{**tag_row("0" * 16), "label_set": "of clips long gone"}])
     vectors.build(archive, SPACE, WIDTH)
     return archive
 
@@ -77,7 +80,7 @@ def on_disk(archive: Archive, name: str = "clips") -> set[str]:
 
 
 def test_what_can_be_seen_is_the_same_to_the_bit_and_all_else_is_gone(archive: Archive) -> None:
-    before, tags = seen(archive), archive.tags(SPACE)
+    before, tags = seen(archive), tag_table(archive)
     report = compact(archive.folder, NOW)
     assert seen(archive).equals(before)
     assert before.num_rows == 3 + 3 + 4 + 5 + 6 + 7
@@ -85,7 +88,7 @@ def test_what_can_be_seen_is_the_same_to_the_bit_and_all_else_is_gone(archive: A
     assert report.tables["clips"].files_after == len(paths(archive)) == 1
     assert report.resumable_clips == 2
     assert report.tables["tags"].rows_dropped == 1
-    assert archive.tags(SPACE).num_rows == tags.num_rows - 1 == before.num_rows
+    assert tag_table(archive).num_rows == tags.num_rows - 1 == before.num_rows
     for name in tables.TABLES:
         assert on_disk(archive, name) == paths(archive, name), "no file is left that no commit names"
     assert report.deleted_bytes > 0
@@ -370,21 +373,32 @@ def test_an_indexer_at_work_is_not_disturbed(archive: Archive) -> None:
     assert len(set(after["clip_id"].to_pylist())) == after.num_rows
 
 
-def test_a_video_that_appears_meanwhile_keeps_its_clips_and_tags(archive: Archive) -> None:
-    """The half committed video is finished and tagged between the look at the tables and the rewriting."""
+@pytest.mark.parametrize("other_settings", [False, True])
+def test_a_video_that_appears_meanwhile_keeps_its_clips_and_tags(archive: Archive, *, other_settings: bool) -> None:
+    """The half committed video is finished and tagged between the look at the tables and the rewriting.
+
+    Tagging what is new only adds rows; under other settings it rewrites what compaction is about to, and goes first.
+    """
     row = video_row("/videos/half.mp4")
+    before = set(seen(archive)["clip_id"].to_pylist())
 
     def finish(step: str) -> None:
         if step == "write videos":
             archive.commit_videos([row])
-            ids = [clip["clip_id"] for clip in seen(archive).to_pylist()]
-            archive.replace_tags([tag_row(clip_id) for clip_id in ids], SPACE, "set")
+            ids = set(seen(archive)["clip_id"].to_pylist())
+            add_tags(archive, [tag_row(each) for each in (ids if other_settings else ids - before)])
+            if other_settings:
+                drop_tags(archive, SPACE, "of clips long gone")
 
-    count = seen(archive).num_rows
-    with pytest.raises(ArchiveError, match="another process changed the table 'tags' meanwhile"):
+    if other_settings:
+        with pytest.raises(ArchiveError, match="another process changed the table 'tags' meanwhile"):
+            compact(archive.folder, NOW, watch=finish)
+    else:
         compact(archive.folder, NOW, watch=finish)
-    assert seen(archive).num_rows == count + row.clip_count
-    assert archive.tags(SPACE).num_rows == count + row.clip_count + 1
+    shown = set(seen(archive)["clip_id"].to_pylist())
+    assert len(shown) == len(before) + row.clip_count
+    assert set(tag_table(archive)["clip_id"].to_pylist()) == shown
+    assert tag_table(archive).num_rows == len(shown) + (len(before) if other_settings else 0), "old and new rows"
 
 
 def test_two_at_once_end_with_one_of_them_refused(archive: Archive) -> None:

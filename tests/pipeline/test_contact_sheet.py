@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import os
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote_to_bytes, urlsplit
@@ -14,7 +15,7 @@ import pytest
 from pipeline import sources
 from pipeline.contact_sheet import link, render, timecode, write
 from pipeline.search import Answer
-from schemas.records import Hit
+from schemas.records import Hit, ScoredClip
 from tests.pipeline.factories import thumbnail
 
 ATTACKS = [
@@ -158,7 +159,18 @@ def test_a_page_has_a_card_for_each_hit_in_order() -> None:
     assert [picture["alt"] for picture in page.all("img")] == [f"{n}.mp4 at {n}:00.0" for n in (1, 2, 3)]
     assert "1:00.0 \N{EN DASH} 1:10.0" in page.texts
     assert "score 3.14 · cosine 0.272" in page.texts
-    assert "3 of 42 clips in /archive" in page.texts
+    assert "3 hits, 42 clips searched, in /archive" in page.texts
+
+
+def test_a_long_name_breaks_behind_underscores_and_stays_whole() -> None:
+    html = render(answer(hit("/videos/a_long_<b>_name_.mp4")), Path("/archive"))
+    assert '<span class="name">a_<wbr>long_<wbr>&lt;b&gt;_<wbr>name_<wbr>.mp4</span>' in html
+
+
+def test_a_card_says_where_else_the_same_is_seen() -> None:
+    other = ScoredClip("1" * 16, "w", 0.0, 10.0, 3.0, 0.2)
+    page = Page(render(answer(replace(hit(), folded=(other, other)), hit()), Path("/archive")))
+    assert [text for text in page.texts if text.startswith("and the same")] == ["and the same in 2 more"]
 
 
 def test_pictures_are_in_the_page_itself_and_nothing_is_fetched() -> None:
@@ -180,7 +192,7 @@ def test_a_page_says_how_its_scores_were_made() -> None:
 def test_no_hits_make_a_page_without_cards() -> None:
     page = Page(render(answer(), Path("/archive")))
     assert page.all("li") == []
-    assert "0 of 42 clips in /archive" in page.texts
+    assert "0 hits, 42 clips searched, in /archive" in page.texts
 
 
 def test_the_page_is_written_as_utf8(tmp_path: Path) -> None:

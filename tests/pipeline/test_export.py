@@ -17,6 +17,7 @@ from schemas.errors import ArchiveError, InputError
 from tests.pipeline.factories import (
     SPACE,
     WIDTH,
+    add_tags,
     add_video,
     commit,
     embedded,
@@ -60,7 +61,7 @@ def tag(archive: Archive) -> dict[str, list[str]]:
         for clip_id in ids[::2]
         for rank, label in ((2, "walks"), (1, 'says "hü"'))
     ]
-    archive.replace_tags(rows, SPACE, "s")
+    add_tags(archive, rows)
     return {clip_id: ['says "hü"', "walks"] if clip_id in ids[::2] else [] for clip_id in ids}
 
 

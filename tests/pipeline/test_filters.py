@@ -12,16 +12,29 @@ import pytest
 from pipeline import filters, keys
 from pipeline.archive import Archive
 from pipeline.filters import COLUMNS, of_condition
+from pipeline.label_sets import NONE
 from pipeline.vectors import build
 from schemas import tables
 from schemas.errors import InputError
-from tests.pipeline.factories import NOON, SPACE, WIDTH, add_video, commit, embedded, unit_of, unit_vectors, video_row
+from tests.pipeline.factories import (
+    NOON,
+    SPACE,
+    WIDTH,
+    add_tags,
+    add_video,
+    commit,
+    embedded,
+    unit_of,
+    unit_vectors,
+    video_row,
+)
 
 
-def tag_row(clip: dict, label: str, probability: float, label_set: str = "set") -> dict:
+def tag_row(clip: dict, label: str, probability: float | None, label_set: str = "set", **changes) -> dict:
     return {
         "clip_id": clip["clip_id"], "video_id": clip["video_id"], "space": SPACE, "label_set": label_set,
-        "label": label, "rank": 1, "probability": probability, "score": 10 * probability, "tagged_at": NOON,
+        "label": label, "rank": 1, "probability": probability, "score": 10 * (probability or 0.0), "tagged_at": NOON,
+        **changes,
     }  # fmt: skip
 
 
@@ -44,7 +57,7 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Archive:
         tag_row(named["/a.mp4", 10.0], "dog", 0.8),
         tag_row(named["/c.mp4", 0.0], "dog", 0.6),
     ]
-    archive.replace_tags(tags, SPACE, "set")
+    add_tags(archive, tags)
     return archive
 
 
@@ -105,6 +118,61 @@ CONDITIONS = {
 @pytest.mark.parametrize("condition", CONDITIONS)
 def test_a_condition_lets_through_what_sql_says(condition: str, archive: Archive) -> None:
     assert passed(archive, condition) == CONDITIONS[condition]
+
+
+@pytest.fixture(scope="module")
+def tagged_again(tmp_path_factory: pytest.TempPathFactory) -> Archive:
+    """Two videos of three clips, tagged with a background, and half of them again, calibrated and with another set."""
+    archive = Archive.create(tmp_path_factory.mktemp("again") / "archive")
+    for name in ("a", "b"):
+        add_video(archive, f"/videos/{name}.mp4", clips=3)
+    clips = archive.visible_clips(SPACE, ["clip_id", "video_id", "start_s"]).to_pylist()
+    named = {(archive.uris(SPACE)[c["video_id"]][-6:], c["start_s"]): c for c in clips}
+    old, new = "softmax, uncalibrated", "softmax, calibrated"
+    later = {"tagged_at": NOON + timedelta(minutes=1), "basis": new, "tagging": "t2"}
+    # The newest lot is not the last one written.
+    add_tags(archive, [tag_row(named["/a.mp4", 0.0], "cat", 0.7, **later)])
+    add_tags(archive, [tag_row(named["/a.mp4", 10.0], NONE, 0.6, **later)])
+    add_tags(archive, [tag_row(named["/a.mp4", 10.0], "dog", 0.4, **later, rank=2)])
+    firsts = [named["/a.mp4", 0.0], named["/a.mp4", 10.0], named["/b.mp4", 0.0]]
+    add_tags(archive, [tag_row(clip, "dog", 0.9, basis=old, tagging="t1") for clip in firsts])
+    add_tags(archive, [tag_row(named["/a.mp4", 20.0], NONE, None, basis="sigmoid, uncalibrated", tagging="t3")])
+    add_tags(archive, [tag_row(named["/b.mp4", 0.0], "night", 0.5, "other", basis=old, tagging="t4")])
+    return archive
+
+
+A2, D0, D1, D2 = ("/a.mp4", 20.0), ("/b.mp4", 0.0), ("/b.mp4", 10.0), ("/b.mp4", 20.0)
+AGAIN = {
+    # of tags that were made again the newest
+    "label = 'dog' and probability > 0.8": {D0},
+    "label = 'dog'": {A1, D0},
+    "label = 'cat'": {A0},
+    "label = 'cat' or label = 'night'": {A0, D0},
+    "tagging = 't1'": {D0},
+    "basis like '%, calibrated'": {A0, A1},
+    "tagged_at > '2026-01-01 12:00:30'": {A0, A1},
+    "label_set = 'other' and label = 'night'": {D0},
+    # that no label fits is no label
+    "label <> 'dog'": {A0, D0},
+    "label is not null": {A0, A1, D0},
+    "label is null": {A2, D1, D2},
+    "label_set is null": {A2, D1, D2},
+    "probability > 0.5": {A0, D0},
+    "label like 'none%'": set(),
+    "rank = 1": {A0, D0},
+    # unless it is asked for by name
+    f"label = '{NONE}'": {A1, A2},
+    f"label = '{NONE}' and probability > 0.5": {A1},
+    f"label in ('cat', '{NONE}')": {A0, A1, A2},
+    f"label = '{NONE}' or label is null": {A1, A2, D1, D2},
+    f"label = '{NONE}' and end_s <= 20": {A1},
+    f"'{NONE}' = label and uri like '%b.mp4'": set(),
+}
+
+
+@pytest.mark.parametrize("condition", AGAIN)
+def test_only_tags_that_count_are_looked_at(condition: str, tagged_again: Archive) -> None:
+    assert passed(tagged_again, condition) == AGAIN[condition]
 
 
 def test_a_condition_on_videos_alone_looks_at_no_clip(archive: Archive) -> None:

@@ -18,7 +18,20 @@ from pipeline.runs import serving_run
 from pipeline.verify import verify
 from schemas import tables
 from schemas.errors import ArchiveError, InputError
-from tests.pipeline.factories import NOON, SPACE, WIDTH, add_video, commit, embedded, letter, log_run, unit_of
+from tests.pipeline.factories import (
+    NOON,
+    SPACE,
+    WIDTH,
+    add_tags,
+    add_video,
+    commit,
+    drop_tags,
+    embedded,
+    letter,
+    log_run,
+    tag_table,
+    unit_of,
+)
 
 COLUMNS = [name for name in tables.CLIPS.names if name != "space"]
 A, B, C = "/videos/a.mp4", "/videos/b.mp4", "/videos/c.mp4"
@@ -32,7 +45,7 @@ def look(archive: Archive) -> tuple:
     return (
         archive.visible_clips(SPACE, COLUMNS).to_pylist(),
         archive.current_videos(SPACE).to_pylist(),
-        archive.tags(SPACE).to_pylist(),
+        tag_table(archive).to_pylist(),
     )
 
 
@@ -45,7 +58,7 @@ def archive(tmp_path: Path) -> Archive:
     add_video(archive, B, clips=3)
     log_run(archive, "good")
     clip_id = archive.visible_clips(SPACE, ["clip_id"])["clip_id"][0].as_py()
-    archive.replace_tags([{"clip_id": clip_id, "space": SPACE, "label_set": "s", "label": "run"}], SPACE, "s")
+    add_tags(archive, [{"clip_id": clip_id, "space": SPACE, "label_set": "s", "label": "run"}])
     vectors.build(archive, SPACE, WIDTH)
     return archive
 
@@ -58,7 +71,7 @@ def bad_run(archive: Archive) -> None:
     commit(archive, [embedded(unit_of(changed, 5))], [changed])
     archive.commit_videos([replace(known[B], revision=2, status="gone", clip_count=0)])
     add_video(archive, C)
-    archive.replace_tags([], SPACE, "s")
+    drop_tags(archive, SPACE, "s")
     log_run(archive, "bad")
     vectors.build(archive, SPACE, WIDTH)
 

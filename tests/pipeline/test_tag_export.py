@@ -15,7 +15,7 @@ from pipeline.tag_export import EACH, FORMATS, TagExport, export_tags
 from pipeline.tagging import TagSettings, tag
 from schemas.errors import ArchiveError, InputError
 from tests.pipeline.conftest import CLIPS, VIDEOS
-from tests.pipeline.factories import add_video
+from tests.pipeline.factories import add_tags, add_video
 
 LABELS = LabelSet((Label("run", ("a person runs",), parent="moves"), Label("snow", ("snow",)), Label("moves", ())))
 NAMES = {"tags": "tags.csv", "videos": "videos.jsonl", "activitynet": "a.json", "kinetics": "k.csv", "coco": "c.json"}
@@ -94,7 +94,7 @@ def put_tags(opened: OpenSpace) -> None:
         {**row, "space": opened.space, "label_set": "s", "label": "run", "rank": 1, "probability": 0.9, "score": 9.0}
         for row in opened.archive.visible_clips(opened.space, ["clip_id", "video_id"]).to_pylist()
     ]
-    opened.archive.replace_tags(rows, opened.space, "s")
+    add_tags(opened.archive, rows)
 
 
 def test_names_that_no_disk_takes_are_made_ones_that_it_does(own_stock: OpenSpace, tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from pipeline.tagging import TagReport, TagSettings
 from schemas.errors import ArchiveError, InputError
 from tests.models import WORDED
 from tests.pipeline.conftest import CLIPS, VIDEOS
+from tests.pipeline.factories import tag_table
 from xclip_core import encode_text_raw
 
 LABELS = LabelSet(
@@ -240,7 +241,7 @@ def test_one_label_has_all_the_probability(own_stock: OpenSpace) -> None:
 def test_tags_are_written_to_the_archive(own_stock: OpenSpace) -> None:
     report = tag(own_stock, LABELS, top=2)
     columns = ("clip_id", "video_id", "label", "rank", "probability", "score", "basis")
-    stored = own_stock.archive.tags(own_stock.space).to_pylist()
+    stored = tag_table(own_stock.archive, own_stock.space).to_pylist()
     assert sorted(tuple(row[name] for name in columns) for row in stored) == sorted(
         tuple(getattr(each, name) for name in columns) for each in tags_of(own_stock)
     )
@@ -253,7 +254,7 @@ def test_tagging_again_replaces_and_other_label_sets_stay(own_stock: OpenSpace) 
     tag(own_stock, other, top=1)
     for top in (3, 2):
         tag(own_stock, LABELS, top=top)
-    sets = own_stock.archive.tags(own_stock.space)["label_set"].to_pylist()
+    sets = tag_table(own_stock.archive, own_stock.space)["label_set"].to_pylist()
     assert (sets.count(other.id), sets.count(LABELS.id)) == (24, 48)
 
 
@@ -261,7 +262,7 @@ def test_without_contexts_tagging_is_refused_and_nothing_is_written(stock: Calla
     opened = stock("none")
     with pytest.raises(ArchiveError, match="stores no prompt contexts"):
         tag(opened, LABELS)
-    assert opened.archive.tags(opened.space).num_rows == 0
+    assert tag_table(opened.archive, opened.space).num_rows == 0
 
 
 def test_a_negative_number_of_labels_is_refused(own_stock: OpenSpace) -> None:

@@ -21,7 +21,7 @@ from pipeline.tagging import TagReport, TagSettings
 from schemas import tables
 from schemas.errors import InputError
 from tests.pipeline.conftest import CLIPS, VIDEOS
-from tests.pipeline.factories import NOON
+from tests.pipeline.factories import NOON, add_tags, drop_tags, tag_table
 
 LABELS = LabelSet((Label("run", ("a person runs", "running")), Label("snow", ("snow",)), Label("rain", ("it rains",))))
 SOME, ALL = TagSettings(top=1), TagSettings(top=0)
@@ -62,7 +62,7 @@ def test_little_by_little_gives_the_same_answer_as_at_once(own_stock: OpenSpace)
     rest = tagging.tag(own_stock, LABELS, ALL)
     assert (part.new, rest.new) == (3 * CLIPS, 3 * CLIPS)
     bit_by_bit = tags_of(own_stock)
-    own_stock.archive.replace_tags([], own_stock.space, LABELS.id)
+    drop_tags(own_stock.archive, own_stock.space, LABELS.id)
     assert tagging.tag(own_stock, LABELS, ALL).new == VIDEOS * CLIPS
     at_once = tags_of(own_stock)
     assert [(e.clip_id, e.label, e.rank) for e in bit_by_bit] == [(e.clip_id, e.label, e.rank) for e in at_once]
@@ -105,7 +105,7 @@ def test_rows_of_an_earlier_version_are_found_and_then_replaced(own_stock: OpenS
         "probability": 0.5,
         "score": 1.0,
     }
-    own_stock.archive.replace_tags([row | each | {"tagged_at": NOON} for each in ids], own_stock.space, LABELS.id)
+    add_tags(own_stock.archive, [row | each | {"tagged_at": NOON} for each in ids])
     assert {each.basis for each in tags_of(own_stock)} == {"softmax, uncalibrated"}
     report = tagging.tag(own_stock, LABELS, SOME)
     assert (report.new, report.dropped) == (len(ids), len(ids))
@@ -128,7 +128,9 @@ def test_a_table_of_an_earlier_version_gets_the_columns_it_lacks(own_stock: Open
         "rank": 1,
     }
     write_deltalake(str(place), pa.Table.from_pylist([row], schema=old))
-    assert own_stock.archive.tags(own_stock.space)["basis"].to_pylist() == [None], "and reads as nothing until then"
+    assert tag_table(own_stock.archive, own_stock.space)["basis"].to_pylist() == [None], (
+        "and reads as nothing until then"
+    )
     tagging.tag(own_stock, LABELS, SOME)
     assert [field.name for field in DeltaTable(str(place)).schema().fields] == tables.TAGS.names
     assert rows_in(own_stock) == 1 + VIDEOS * CLIPS
@@ -137,7 +139,7 @@ def test_a_table_of_an_earlier_version_gets_the_columns_it_lacks(own_stock: Open
 def test_two_runs_at_once_leave_one_answer(own_stock: OpenSpace) -> None:
     tagging.tag(own_stock, LABELS, ALL)
     before = tags_of(own_stock)
-    (batch,) = pa.Table.from_batches(own_stock.archive.tag_batches(own_stock.space, tables.TAGS.names)).to_batches()
+    (batch,) = tag_table(own_stock.archive, own_stock.space).to_batches()
     later = pa.array([NOON] * batch.num_rows, tables.TAGS.field("tagged_at").type)
     twin = batch.set_column(tables.TAGS.names.index("tagged_at"), "tagged_at", later)
     tag_rows.add(own_stock.archive, [twin])
@@ -272,7 +274,7 @@ def test_what_comes_first_is_counted_over_old_and_new(own_stock: OpenSpace) -> N
 
 def test_bfloat16_changes_scores_by_little(own_stock: OpenSpace) -> None:
     _, exact = report_of(own_stock, top=0)
-    own_stock.archive.replace_tags([], own_stock.space, LABELS.id)
+    drop_tags(own_stock.archive, own_stock.space, LABELS.id)
     _, short = report_of(own_stock, top=0, precision="bfloat16")
     score = {(each.clip_id, each.label): each.score for each in exact}
     assert max(abs(each.score - score[each.clip_id, each.label]) for each in short) < 0.5

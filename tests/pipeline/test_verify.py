@@ -22,6 +22,7 @@ from schemas.records import SourceFile
 from tests.pipeline.factories import (
     SPACE,
     WIDTH,
+    add_tags,
     add_video,
     commit,
     embedded,
@@ -234,7 +235,7 @@ def test_files_and_pictures_are_looked_at_only_when_asked(damage: Callable, arch
 @pytest.mark.parametrize("left", [0.0, 0.7])
 @pytest.mark.parametrize("name", ["tags", "runs", "videos"])
 def test_a_cut_file_of_a_small_table_is_named(name: str, left: float, archive: Archive) -> None:
-    archive.replace_tags([{"clip_id": "1", "space": SPACE, "label_set": "s", "label": "run"}], SPACE, "s")
+    add_tags(archive, [{"clip_id": "1", "space": SPACE, "label_set": "s", "label": "run"}])
     path = archive.folder / name / delta_log.files(archive, name)[0].path
     path.write_bytes(path.read_bytes()[: int(left * path.stat().st_size)])
     report = verify(archive.folder)
@@ -246,7 +247,7 @@ def test_a_cut_file_of_a_small_table_is_named(name: str, left: float, archive: A
 
 @pytest.mark.parametrize("name", ["tags", "runs"])
 def test_a_lost_file_of_a_small_table_is_named(name: str, archive: Archive) -> None:
-    archive.replace_tags([{"clip_id": "1", "space": SPACE, "label_set": "s", "label": "run"}], SPACE, "s")
+    add_tags(archive, [{"clip_id": "1", "space": SPACE, "label_set": "s", "label": "run"}])
     log_run(archive, "second")
     first = delta_log.files(archive, name)[0]
     (archive.folder / name / first.path).unlink()
