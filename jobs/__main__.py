@@ -29,6 +29,7 @@ from jobs.reindex import reindex
 from jobs.retry import retry
 from jobs.rollback import rollback
 from jobs.search import search
+from jobs.serve import serve
 from jobs.tag import tag
 from jobs.verify import verify
 
@@ -54,6 +55,7 @@ for command in (
     index,
     reindex,
     search,
+    serve,
     tag,
     calibrate,
     export,

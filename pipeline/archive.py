@@ -288,6 +288,26 @@ class Archive:
         stream = parts.STREAM | {"batch_size": parts.ROWS_PER_BATCH}
         yield from self._dataset("clips").to_batches(columns=columns, filter=pc.field("space") == space, **stream)
 
+    def clips_of(self, space: str, video_id: str, revision: int, columns: list[str]) -> pa.Table:
+        """The clips of one revision of a video, in time order."""
+        wanted = (pc.field("video_id") == video_id) & (pc.field("revision") == revision) & (pc.field("space") == space)
+        return self._dataset("clips").to_table(columns=columns, filter=wanted).sort_by([("start_s", "ascending")])
+
+    def first_clips(self, space: str, video_ids: list[str]) -> dict[str, str]:
+        """The first clip of each of some videos that has any, by video_id."""
+        wanted = pc.is_in(pc.field("video_id"), pa.array(video_ids, pa.string())) & (pc.field("space") == space)
+        rows = self._dataset("clips").to_table(columns=["video_id", "clip_id", "revision", "start_s"], filter=wanted)
+        order = [("revision", "descending"), ("start_s", "descending")]
+        by_id = rows.sort_by(order).to_pylist()
+        newest = {row["video_id"]: row["revision"] for row in reversed(by_id)}
+        return {row["video_id"]: row["clip_id"] for row in by_id if row["revision"] == newest[row["video_id"]]}
+
+    def tags_of(self, space: str, video_id: str, columns: list[str]) -> pa.Table:
+        """All rows of tags of one video, superseded ones too."""
+        wanted = (pc.field("video_id") == video_id) & (pc.field("space") == space)
+        tags = self._dataset("tags", dict.fromkeys([*columns, "video_id", "space"]))
+        return tags.to_table(columns=columns, filter=wanted)
+
     def clip_reader(self, space: str, places: Places | None = None) -> ClipReader:
         """Rows of named clips of a space, as the table is now. `places` says where they were, if that is known."""
         return ClipReader(self._dataset("clips"), space, places)

@@ -64,6 +64,11 @@ _CONFIG: dict[str, str | bool | int | float | list[str]] = {
 }
 
 
+def column_names() -> list[str]:
+    """What a condition may name, table by table."""
+    return [column for columns in COLUMNS.values() for column in columns]
+
+
 @dataclass(frozen=True, slots=True)
 class Filter:
     """Which clips may be found. `share` of the archive's clips is how many that are."""

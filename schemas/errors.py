@@ -41,6 +41,10 @@ class InputError(FootageError, ValueError):
     """A path, label file or option that cannot be used as given."""
 
 
+class NotFound(InputError):
+    """What was asked for by an id is not in the archive."""
+
+
 class MissingPlace(InputError):
     """A place to look for footage that holds none. `place` is its name."""
 

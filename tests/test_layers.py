@@ -17,7 +17,7 @@ MODULES = {str(file.relative_to(ROOT)): file for layer in LAYERS for file in sor
 # Where a library may be imported: one file, or the folder of a layer.
 HOMES = {
     # `nvdec` names the device to open and calls frames' DLPack; what it decodes comes through the other two.
-    "av": ("pipeline/demux.py", "pipeline/decode.py", "pipeline/nvdec.py"),
+    "av": ("pipeline/demux.py", "pipeline/decode.py", "pipeline/nvdec.py", "pipeline/preview.py"),
     # Ray Data runs stages, Ray Train runs workers that step together: two halves that share the cluster alone.
     "ray": ("pipeline/engine.py", "pipeline/distributed.py"),
     "faiss": ("pipeline/vectors.py",),
@@ -39,6 +39,11 @@ HOMES = {
     "huggingface_hub": ("xclip_core/download.py",),
     "typer": ("jobs/",),
     "rich": ("jobs/",),
+    "fastapi": ("jobs/web/", "jobs/serve.py"),
+    "starlette": ("jobs/web/",),
+    "pydantic": ("jobs/web/",),
+    "prometheus_client": ("jobs/web/",),
+    "uvicorn": ("jobs/serve.py",),
     "transformers": (),
     "decord": (),
     "cv2": (),

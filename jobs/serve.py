@@ -1,0 +1,96 @@
+"""`footage serve`: an archive over HTTP, with a page to search it."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from jobs import console
+from jobs.arguments import ArchivePlace
+from schemas.errors import InputError
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+    from jobs.web.limits import Limits
+
+TOKEN_VARIABLE = "FOOTAGE_TOKEN"  # noqa: S105
+LEAST_TOKEN = 16
+MISSING = "footage serve needs more libraries ({}); install them with: pip install 'footage[serve]'"
+
+
+def serve(
+    archive: ArchivePlace,
+    host: Annotated[str, typer.Option(help="The address to listen at; this machine alone unless given.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="The port; 0 for any that is free.", min=0, max=65535)] = 8080,
+    labels: Annotated[list[Path] | None, typer.Option(help="A label set for /classify, named as the file.")] = None,
+    model: Annotated[str | None, typer.Option(help="Where the model is now, if it was moved.")] = None,
+    device: Annotated[str, typer.Option(help="Where the model runs: auto, cpu or cuda.")] = "auto",
+    at_a_time: Annotated[int, typer.Option(help="Questions computed at a time; as many again wait.", min=1)] = 8,
+    timeout: Annotated[float, typer.Option(help="Seconds that an answer may take.", min=0.1)] = 60.0,
+    refresh: Annotated[float, typer.Option(help="Seconds between looks for a newer version.", min=0.1)] = 2.0,
+) -> None:
+    """Serve the archive: an HTTP API and a page to search it with.
+
+    Beyond this machine (--host) every request must carry a token, which is taken from FOOTAGE_TOKEN.
+    """
+    try:
+        import uvicorn
+
+        from jobs.web.limits import Limits
+    except ImportError as error:
+        raise InputError(MISSING.format(error.name)) from error
+
+    limits = Limits(token=token_for(host), at_a_time=at_a_time, seconds=timeout)
+    listener = listen(host, port)
+    app = _app(archive, labels or [], model, device, limits, refresh)
+    where = listener.getsockname()
+    url_host = f"[{where[0]}]" if ":" in where[0] else where[0]
+    console.messages().print(f"serving {archive} at http://{url_host}:{where[1]}  (Ctrl-C ends it)", soft_wrap=True)
+    config = uvicorn.Config(app, log_level="warning", access_log=False, server_header=False, timeout_keep_alive=30)
+    uvicorn.Server(config).run(sockets=[listener])
+
+
+def _app(archive: str, labels: list[Path], model: str | None, device: str, limits: Limits, refresh_s: float) -> FastAPI:
+    """The app over an archive that is opened now."""
+    from jobs.web.app import create_app
+    from pipeline.label_files import read_labels
+    from pipeline.service import Service
+
+    sets = {file.stem: read_labels(file) for file in labels}
+    service = Service(archive, model=model, device=device)
+    console.caution(service.current.opened.notes)
+    return create_app(service, limits=limits, label_sets=sets, refresh_s=refresh_s)
+
+
+def token_for(host: str) -> str | None:
+    """The token that requests must carry. Raises InputError where one is needed and there is none worth the name."""
+    from jobs.web.limits import is_loopback
+
+    token = os.environ.get(TOKEN_VARIABLE)
+    if token is None and is_loopback(host):
+        return None
+    if token is None or len(token) < LEAST_TOKEN:
+        raise InputError(
+            f"who reaches {host} could read every video of the archive; expected a token of at least {LEAST_TOKEN} "
+            f"characters in {TOKEN_VARIABLE} (python -c 'import secrets; print(secrets.token_urlsafe())' makes one)"
+        )
+    return token
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket bound before the model is loaded, so that a port that is taken is told at once. Raises InputError."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listener = socket.socket(family, kind, protocol)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+    except OSError as error:
+        raise InputError(
+            f"cannot listen at {host}:{port}: {error.strerror}; expected another --host or --port"
+        ) from error
+    return listener

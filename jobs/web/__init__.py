@@ -1,0 +1,1 @@
+"""`footage serve`: the HTTP API and the page."""

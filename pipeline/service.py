@@ -1,0 +1,216 @@
+"""An archive opened to be asked by many at a time: what `footage serve` is a thin skin over.
+
+Every question is answered out of one snapshot of the archive, and a newer one is opened beside it and takes its place
+by one assignment: what is under way goes on with the one it began with. The model is loaded once for each space.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline import filters, runs, search, serving, tag_rows, tagging
+from pipeline.archive import SHOWN, Archive
+from pipeline.filters import Filter
+from pipeline.label_sets import NONE, LabelSet
+from pipeline.queries import Query
+from pipeline.search import Answer, Corpus, SearchSettings
+from pipeline.serving import OpenSpace
+from pipeline.tagging import TagSettings
+from schemas.errors import InputError, NotFound
+from schemas.records import VideoRow
+
+VIDEO_COLUMNS = ["uri", "duration_s", "width", "height", "codec", "clip_count", "status", "rotation", "indexed_at"]
+TAG_COLUMNS = ["clip_id", "label_set", "label", "probability", "score", "basis", "tagged_at"]
+MOST_FILTERS = 64  # conditions kept of a snapshot: the pages of one answer ask for the same
+# What browsers play of a container, by its codec; all else is shown as a preview.
+PLAYED = {".mp4": {"h264", "av1"}, ".m4v": {"h264"}, ".mov": {"h264"}, ".webm": {"vp8", "vp9", "av1"}}
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """An archive as one version of its tables has it."""
+
+    opened: OpenSpace
+    version: tuple[str, int, int, int]  # space, and versions of videos, clips and tags
+    corpus: Corpus
+    videos: pa.Table  # current rows that are shown or gone, in uri order
+    _filters: dict[str, Filter] = field(default_factory=dict)
+
+    @cached_property
+    def labels(self) -> list[dict[str, Any]]:
+        """How many clips and videos have each label as their first, most clips first."""
+        columns = ["video_id", "label_set", "label", "rank"]
+        batches = [b.filter(pc.equal(b["rank"], 1)) for b in tag_rows.that_count(self._archive, self._space, columns)]
+        if not any(batch.num_rows for batch in batches):
+            return []
+        of_video = (
+            pa.Table.from_batches(batches).group_by(["label_set", "label", "video_id"]).aggregate([("clip", "count")])
+        )
+        counted = of_video.group_by(["label_set", "label"]).aggregate([("clip_count", "sum"), ("video_id", "count")])
+        counted = counted.rename_columns({"clip_count_sum": "clips", "video_id_count": "videos"})
+        found: list[dict[str, Any]] = counted.sort_by([("clips", "descending"), ("label", "ascending")]).to_pylist()
+        return [row for row in found if row["label"] != NONE]
+
+    @cached_property
+    def stats(self) -> dict[str, Any]:
+        """How much there is, and what it was indexed with."""
+        shown = self.videos.filter(pc.is_in(self.videos["status"], pa.array([*SHOWN])))
+        last = pc.max(self.videos["indexed_at"]).as_py()
+        return {
+            "videos": shown.num_rows,
+            "clips": self.corpus.index.count,
+            "footage_s": pc.sum(shown["duration_s"]).as_py() or 0.0,
+            "size_bytes": sum(self._archive.size_bytes().values()),
+            "model": self.opened.model.provenance.source if self.opened.model.provenance else "",
+            "space": self._space,
+            "indexed_at": last.isoformat() if last else None,
+        }
+
+    @property
+    def _archive(self) -> Archive:
+        return self.opened.archive
+
+    @property
+    def _space(self) -> str:
+        return self.opened.space
+
+    def filter(self, condition: str) -> Filter:
+        """The filter that a condition is. Raises InputError."""
+        if condition not in self._filters:
+            if len(self._filters) >= MOST_FILTERS:
+                self._filters.clear()
+            self._filters[condition] = filters.of_condition(self._archive, self._space, condition)
+        return self._filters[condition]
+
+    def ask(self, query: Query, settings: SearchSettings, where: str | None = None) -> Answer:
+        """The answer to a query. Raises InputError for what cannot be asked."""
+        return search.ask(self.opened, query, settings, self.filter(where) if where else None, self.corpus)
+
+    def video(self, video_id: str) -> VideoRow:
+        """The current row of a video. Raises NotFound."""
+        row = self._archive.rows_of(self._space, [video_id]).get(video_id)
+        if row is None or row.status not in (*SHOWN, "gone"):
+            raise NotFound(f"the archive has no video {video_id}; expected an id that /videos lists")
+        return row
+
+    def page_of_videos(self, part: str, page: int, top: int) -> tuple[list[dict[str, Any]], int]:
+        """Rows of videos whose place has `part` in it, newest first, of one page; and how many there are."""
+        found = self.videos
+        if part:
+            found = found.filter(pc.match_substring(found["uri"], part, ignore_case=True))
+        found = found.sort_by([("indexed_at", "descending"), ("uri", "ascending")])
+        return found.slice((page - 1) * top, top).to_pylist(), found.num_rows
+
+    def first_clips(self, video_ids: list[str]) -> dict[str, str]:
+        """A clip of each of some videos, for its picture; a video without clips has none."""
+        found = self._archive.first_clips(self._space, video_ids)
+        return {video_id: clip_id for video_id, clip_id in found.items() if clip_id}
+
+    def clips_of(self, video: VideoRow) -> list[dict[str, Any]]:
+        """The clips of a video: id, start and end in seconds, in time order."""
+        columns = ["clip_id", "start_s", "end_s"]
+        found = self._archive.clips_of(self._space, video.video_id, video.revision, columns)
+        clips: list[dict[str, Any]] = found.to_pylist()
+        return clips
+
+    def tags_of(self, clips: Iterable[Mapping[str, Any]], video_id: str) -> list[dict[str, Any]]:
+        """The tags of a video's clips that count, each with the clip's span, in time order."""
+        spans = {clip["clip_id"]: clip for clip in clips}
+        rows = self._archive.tags_of(self._space, video_id, TAG_COLUMNS).to_pylist()
+        newest: dict[tuple[str, str], Any] = {}
+        for row in rows:
+            key = row["clip_id"], row["label_set"]
+            newest[key] = max(newest.get(key, row["tagged_at"]), row["tagged_at"])
+        counted = [row for row in rows if row["tagged_at"] == newest[row["clip_id"], row["label_set"]]]
+        shown = [row | spans[row["clip_id"]] for row in counted if row["clip_id"] in spans and row["label"] != NONE]
+        return sorted(shown, key=lambda row: (row["start_s"], -row["score"], row["label"]))
+
+    def thumbnail(self, clip_id: str) -> bytes:
+        """The picture of a clip, WebP. Raises NotFound."""
+        row = self.corpus.reader.rows([clip_id], ["thumbnail"]).get(clip_id)
+        if row is None:
+            raise NotFound(f"the archive has no clip {clip_id}")
+        picture: bytes = row["thumbnail"]
+        return picture
+
+    def classify(self, labels: LabelSet, clip_ids: list[str]) -> list[dict[str, Any]]:
+        """Labels of some clips together, best first: mean logits, and softmax over the labels and the background."""
+        rows = self.corpus.reader.rows(clip_ids, ["embedding", "context"])
+        if not rows:
+            raise NotFound("the archive has none of these clips; expected ids that /videos/{id} lists")
+        asked, _ = tagging.prepared(labels, TagSettings(background=True), self._space)
+        score = tagging.text_scorer(self.opened, asked, "float32")
+        clips = pa.RecordBatch.from_pylist([{k: row[k] for k in ("embedding", "context")} for row in rows.values()])
+        scores_BK, none_B = tagging.label_scores(self.opened, clips, score, asked)
+        logits_K = np.append(scores_BK.mean(axis=0), [] if none_B is None else none_B.mean())
+        shares_K = np.exp(logits_K - logits_K.max())
+        shares_K /= shares_K.sum()
+        names = [*asked.names, NONE][: len(logits_K)]
+        found = zip(names, shares_K.tolist(), logits_K.tolist(), strict=True)
+        return [
+            {"label": label, "probability": share, "score": logit}
+            for label, share, logit in sorted(found, key=lambda each: -each[1])
+        ]
+
+
+def name_of(uri: str) -> str:
+    """What people call a video: the last part of its place."""
+    return PurePosixPath(uri.replace("\\", "/")).name or uri
+
+
+def plays(uri: str, codec: str) -> bool:
+    """Whether browsers play the file as it is."""
+    return codec in PLAYED.get(PurePosixPath(uri).suffix.lower(), ())
+
+
+class Service:
+    """The newest snapshot of an archive, which `refresh` replaces."""
+
+    def __init__(self, folder: str | Path, *, model: str | None = None, device: str = "auto") -> None:
+        """Opens the archive and its model, as `serving.open_space` does and with its errors."""
+        self._folder, self._model, self._device = folder, model, device
+        self._lock = threading.Lock()
+        self.current = self._open(serving.open_space(folder, model, device=device))
+
+    def refresh(self) -> bool:
+        """Whether there was a newer version to open; who asks meanwhile is answered from the one before."""
+        with self._lock:
+            opened = self.current.opened
+            if _version(opened.archive) == self.current.version:
+                return False
+            if runs.run_of_space(opened.archive, None)["space"] != opened.space:
+                opened = serving.open_space(self._folder, self._model, device=self._device)
+            self.current = self._open(opened)
+            return True
+
+    @staticmethod
+    def _open(opened: OpenSpace) -> Snapshot:
+        version = _version(opened.archive)
+        rows = opened.archive.current_videos(opened.space, VIDEO_COLUMNS)
+        shown = rows.filter(pc.is_in(rows["status"], pa.array([*SHOWN, "gone"])))
+        # What indexes and readers open is of their own moment: at least as new as the version that is named here.
+        return Snapshot(replace(opened), version, search.corpus(opened), shown)
+
+
+def _version(archive: Archive) -> tuple[str, int, int, int]:
+    """What changes with anything that an answer depends on."""
+    space = runs.run_of_space(archive, None)["space"]
+    return space, *(archive.version(name) for name in ("videos", "clips", "tags"))
+
+
+def checked_labels(names: list[str]) -> LabelSet:
+    """A label set of plain names, each its own wording. Raises InputError."""
+    from pipeline.label_sets import Label, checked
+
+    if any(not name.strip() for name in names):
+        raise InputError("a label is empty; expected words")
+    return checked(LabelSet(tuple(Label(name, (name,)) for name in names)), "the request")
