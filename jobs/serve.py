@@ -87,10 +87,16 @@ def listen(host: str, port: int) -> socket.socket:
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listener = socket.socket(family, kind, protocol)
+    except OSError as error:
+        raise _not_there(host, port, error) from error
+    try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
     except OSError as error:
-        raise InputError(
-            f"cannot listen at {host}:{port}: {error.strerror}; expected another --host or --port"
-        ) from error
+        listener.close()
+        raise _not_there(host, port, error) from error
     return listener
+
+
+def _not_there(host: str, port: int, error: OSError) -> InputError:
+    return InputError(f"cannot listen at {host}:{port}: {error.strerror}; expected another --host or --port")

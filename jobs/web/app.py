@@ -195,12 +195,12 @@ def _query(texts: list[str], unwanted: list[str], clip_ids: list[str], stills: t
 
 
 @router.get("/search", response_model=answers.SearchAnswer)
-async def search(  # noqa: PLR0913, PLR0917: each is a parameter of the URL
+async def search(  # noqa: PLR0913, PLR0917  # each is a parameter of the URL
     request: Request,
     q: Annotated[Text | None, Query(description="What to look for.", examples=["a dog runs"])] = None,
-    and_: Annotated[Texts, Query(alias="and")] = [],  # noqa: B006: FastAPI copies it
+    and_: Annotated[Texts, Query(alias="and")] = [],  # noqa: B006  # FastAPI copies it
     not_: Annotated[Texts, Query(alias="not")] = [],  # noqa: B006
-    like_clip: Annotated[Texts, Query(description="Clips of the archive to be like.")] = [],  # noqa: B006
+    like_clip: Annotated[Texts, Query(description="Ids of clips to be like.")] = [],  # noqa: B006
     where: Annotated[str | None, Query(max_length=2_000, examples=["duration_s > 60 and label = 'juggling'"])] = None,
     top: Annotated[int, Query(ge=1)] = 24,
     page: Annotated[int, Query(ge=1, le=100_000)] = 1,
