@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 TOKEN_VARIABLE = "FOOTAGE_TOKEN"  # noqa: S105
 LEAST_TOKEN = 16
+PLAIN = re.compile(r"[0-9A-Za-z._~+/=-]+")  # what a header and a cookie can hold
 MISSING = "footage serve needs more libraries ({}); install them with: pip install 'footage[serve]'"
 
 
@@ -74,10 +76,10 @@ def token_for(host: str) -> str | None:
     token = os.environ.get(TOKEN_VARIABLE)
     if token is None and is_loopback(host):
         return None
-    if token is None or len(token) < LEAST_TOKEN:
+    if token is None or len(token) < LEAST_TOKEN or not PLAIN.fullmatch(token):
         raise InputError(
             f"who reaches {host} could read every video of the archive; expected a token of at least {LEAST_TOKEN} "
-            f"characters in {TOKEN_VARIABLE} (python -c 'import secrets; print(secrets.token_urlsafe())' makes one)"
+            f"letters, digits and -_. in {TOKEN_VARIABLE} (python -c 'import secrets; print(secrets.token_urlsafe())' makes one)"
         )
     return token
 

@@ -44,6 +44,7 @@ HOMES = {
     "pydantic": ("jobs/web/",),
     "prometheus_client": ("jobs/web/",),
     "uvicorn": ("jobs/serve.py",),
+    "httpx": ("jobs/client.py",),
     "transformers": (),
     "decord": (),
     "cv2": (),
