@@ -39,6 +39,7 @@ HOMES = {
     "huggingface_hub": ("xclip_core/download.py",),
     "typer": ("jobs/",),
     "rich": ("jobs/",),
+    "triton": ("xclip_core/kernels.py",),
     "transformers": (),
     "decord": (),
     "cv2": (),
