@@ -79,7 +79,8 @@ def token_for(host: str) -> str | None:
     if token is None or len(token) < LEAST_TOKEN or not PLAIN.fullmatch(token):
         raise InputError(
             f"who reaches {host} could read every video of the archive; expected a token of at least {LEAST_TOKEN} "
-            f"letters, digits and -_. in {TOKEN_VARIABLE} (python -c 'import secrets; print(secrets.token_urlsafe())' makes one)"
+            f"letters, digits and -_. in {TOKEN_VARIABLE} "
+            "(python -c 'import secrets; print(secrets.token_urlsafe())' makes one)"
         )
     return token
 

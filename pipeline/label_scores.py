@@ -11,7 +11,7 @@ its children's. Multi-label mode: each label alone against the background, sigmo
 Neither is calibrated unless T and bias were fitted on labelled clips.
 """
 
-# B clips, K labels, Q texts, R kept tags
+# B clips, K labels, C of them that are a parent's children, Q texts, R kept tags
 
 from __future__ import annotations
 
@@ -88,7 +88,8 @@ def _with_children(label: Label, labels: LabelSet, scores: dict[str, Tensor]) ->
     """Scores (B,) of a label: its own, or the highest of its children's."""
     if label.name not in scores:
         below = [_with_children(labels.labels[place], labels, scores) for place in labels.children(label.name)]
-        scores[label.name] = torch.stack(below).amax(dim=0)
+        below_CB = torch.stack(below)
+        scores[label.name] = below_CB.amax(dim=0)
     return scores[label.name]
 
 

@@ -251,9 +251,11 @@ def _seen(model: Encoder, query: Query, sampling: Sampling) -> Iterator[Tensor]:
     """Unit vectors E of pictures and of clips of files."""
     config = model.config
     for still in query.stills:
-        yield pictures.encode(model, pictures.of_still(still.file, config.frames, config.image_size))
+        frames_THWC = pictures.of_still(still.file, config.frames, config.image_size)
+        yield pictures.encode(model, frames_THWC)
     for example in query.examples:
-        yield pictures.encode(model, pictures.of_moment(example.uri, example.at_s, sampling, config.image_size))
+        frames_THWC = pictures.of_moment(example.uri, example.at_s, sampling, config.image_size)
+        yield pictures.encode(model, frames_THWC)
 
 
 def _stored(

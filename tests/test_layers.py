@@ -45,6 +45,7 @@ HOMES = {
     "prometheus_client": ("jobs/web/",),
     "uvicorn": ("jobs/serve.py",),
     "httpx": ("jobs/client.py",),
+    "triton": ("xclip_core/kernels.py",),
     "transformers": (),
     "decord": (),
     "cv2": (),
