@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from jobs import console
+from jobs.build_index import build_index
 from jobs.compact import compact
 from jobs.convert import convert
 from jobs.demo import demo
@@ -58,6 +59,7 @@ for command in (
     failures,
     retry,
     verify,
+    build_index,
     compact,
     rollback,
     models,

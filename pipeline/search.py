@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline import contexts, vectors
+from pipeline import contexts, indexes
 from pipeline.serving import OpenSpace
 from schemas.errors import ArchiveError, InputError
 from schemas.records import Hit
@@ -44,7 +44,7 @@ def search(opened: OpenSpace, text: str, *, top: int = 10, rerank: bool = True) 
         raise InputError(f"--top {top} asks for no hits; expected at least 1")
     began = time.perf_counter()
     query_E = encode_text(opened.model, [text])[0].cpu().numpy()
-    index = vectors.open_current(opened.archive, opened.space, opened.model.config.embed_dim)
+    index = indexes.open_current(opened.archive, opened.space, opened.model.config.embed_dim)
     # Ranks come from the model's score, so that recall must reach deeper than the page that is shown.
     recalled = dict(index.search(query_E, max(top, RECALL_DEPTH) if rerank else top))
     reader = opened.archive.clip_reader(opened.space, index.places)
