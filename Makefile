@@ -19,7 +19,7 @@ lint: setup-dev  ## style, format and types
 	$(BIN)/mypy
 
 bench: setup-bench  ## every comparison on this machine, one after the other, small; results in build/bench/
-	$(BIN)/python -m benchmarks.ingest --rows h264:720:250,hevc:720:250 --seconds 60 --rounds 2 --copies 16
+	$(BIN)/python -m benchmarks.ingest --rows h264:720:250,hevc:720:250 --seconds 60 --rounds 2 --copies 2
 	$(BIN)/python -m benchmarks.decode --rounds 2
 	$(BIN)/python -m benchmarks.encode --rounds 2
 	$(BIN)/python -m benchmarks.scaling --cores

@@ -12,7 +12,6 @@ import os
 import platform
 import statistics
 import subprocess
-import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib import metadata
@@ -21,7 +20,6 @@ from typing import Any
 
 RESULTS = Path("build/bench")
 MISSING = "missing"  # in a table: a peer that is not installed
-LOOK_EVERY_S = 0.5
 
 
 def alternate(ways: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, list[Any]]:
@@ -55,15 +53,6 @@ class Descendants:
         """CPU seconds that all of them have taken, as far as they were seen."""
         _look(self._root, self._ticks)
         return sum(self._ticks.values()) / os.sysconf("SC_CLK_TCK")
-
-
-def watched(process: subprocess.Popen[str]) -> float:
-    """Waits for a process to end; CPU seconds that it and its descendants took, looked at twice a second."""
-    family, cpu_s = Descendants(process.pid), 0.0
-    while process.poll() is None:
-        cpu_s = family.cpu_s()
-        time.sleep(LOOK_EVERY_S)
-    return cpu_s
 
 
 def _look(root: int, ticks: dict[int, int]) -> None:

@@ -9,15 +9,16 @@ or the folder given. It is indexed by the two recipes of `recipes.py` and by thi
 10 s windows of 8 frames, each in processes of its own that have the machine to themselves, in turn, for some rounds;
 figures are medians, ratios medians of the rounds' ratios. All must make the same number of vectors, or the run ends.
 
-The recipes are timed with libraries and model loaded. This package is timed as users run it, a whole command over N
-copies of the footage, told apart by bytes at the end that players skip. What has been committed by then is looked at
-with each commit: from the one after a quarter of the footage to the last, that is the steady state; the rest of the run
-is its start, reported apart, and its end. `local` is the same with the plain loop and half as many copies. CPU time is
-of all threads and processes of each way. On a busy machine it says more than time on the wall, but not all: torch's
-threads wait for one another by spinning, so the recipes' grows with the neighbours' load. `ray exact` is the package
-with `--tolerance 0`, which takes the very frames that the recipes take; without it, frames a quarter of the time
-between two samples away. The
-floor is that of `floor.py`, same round. Results are appended to build/bench/ingest.jsonl.
+The recipes are timed with libraries and model loaded. This package is timed as users run it, whole commands: with N
+copies of the footage and with 3N, told apart by bytes at the end that players skip. Of each the time counts from the
+first file that is read to the last commit, and the difference is 2N copies without what happens once: workers that
+start, a model that is loaded. (One run would not tell: while the model loads, decoding runs ahead.) A difference of few
+copies is off by what two starts differ: a second or two, over 2N. The start, to the first commit, is reported apart.
+`local` is the same with the plain loop, 1 copy and 3. `ray exact` is the package with `--tolerance 0`, which takes the
+very frames that the recipes take; else a frame may be a quarter of the time between two samples off. CPU time is of all
+threads and processes of each way. On a busy machine it says more than time on the wall, but not all: torch's threads
+wait for one another by spinning, so the recipes' grows with the neighbours' load. The floor is that of `floor.py`, same
+round. Results are appended to build/bench/ingest.jsonl.
 
 The machine must have no other work: Ray gives its workers a niceness of 15, so that whatever runs beside them goes
 first, and this package looks slower than it is while the recipes, at 0, hardly notice.
@@ -81,16 +82,16 @@ class Row:
 
 
 def index_here(engine: str, tolerance: str, checkpoint: str, videos: str, archive: str) -> None:
-    """Indexes a folder and prints what the report says, and its commits. Runs in a process of its own."""
+    """Indexes a folder and prints its report, when it began to read and when it committed, in its own process."""
     from pipeline import flows
     from pipeline.settings import IndexSettings
     from pipeline.survey import Progress
 
-    family, commits, began = harness.Descendants(os.getpid()), [], time.perf_counter()
+    family, moments_s, began = harness.Descendants(os.getpid()), [], time.perf_counter()
 
     def watch(progress: Progress) -> None:
-        if progress.phase == "index":
-            commits.append((progress.done, time.perf_counter() - began, family.cpu_s()))
+        if progress.phase == "index" or not moments_s:
+            moments_s.append((time.perf_counter() - began, family.cpu_s()))
 
     tolerance_s = None if tolerance == "default" else float(tolerance)
     settings = IndexSettings(model=checkpoint, engine=engine, tolerance_s=tolerance_s)  # type: ignore[arg-type]
@@ -98,7 +99,7 @@ def index_here(engine: str, tolerance: str, checkpoint: str, videos: str, archiv
     if report.failures:
         raise SystemExit(f"not indexed: {report.failures}")
     said = {name: getattr(report, name) for name in ("clips", "decode_s", "embed_s", "encoders", "footage_s")}
-    print(json.dumps(said | {"commits": commits}))
+    print(json.dumps(said | {"moments_s": moments_s}))
 
 
 def copies(files: Sequence[Path], count: int, folder: Path) -> Path:
@@ -113,49 +114,35 @@ def copies(files: Sequence[Path], count: int, folder: Path) -> Path:
     return folder
 
 
-def steady(engine: str, tolerance: str, count: int, videos: Path, archive: Path) -> dict[str, Any]:
-    """One copy's share of the steady state of a run over so many copies, and what came before the first commit."""
+def steady(engine: str, tolerance: str, few: tuple[int, Path], many: tuple[int, Path], archive: Path) -> dict[str, Any]:
+    """One copy's share of what lies between runs over so many copies and over more, and the time to a first commit."""
+    small, large = (_index(engine, tolerance, videos, archive) for _, videos in (few, many))
+    between = many[0] - few[0]
+    names = ("seconds", "cpu_s", "decode_s", "embed_s", "clips")
+    share = {name: (large[name] - small[name]) / between for name in names}
+    return {**share, "clips": round(share["clips"]), "start_s": small["start_s"], "encoders": large["encoders"]}
+
+
+def _index(engine: str, tolerance: str, videos: Path, archive: Path) -> dict[str, Any]:
+    """One run in a fresh process: its report, seconds and CPU seconds from the first file read to the last commit."""
     shutil.rmtree(archive, ignore_errors=True)
-    said, _ = _child("benchmarks.ingest", "--index-here", engine, tolerance, str(CHECKPOINT), str(videos), str(archive))
-    seconds, cpu_s = slope(said["commits"], said["footage_s"] / count)
-    share = {name: said[name] / count for name in ("clips", "decode_s", "embed_s")}
-    start_s = said["commits"][0][1] - seconds * said["commits"][0][0] * count / said["footage_s"]
-    return {
-        **share,
-        "clips": round(share["clips"]),
-        "seconds": seconds,
-        "cpu_s": cpu_s,
-        "start_s": start_s,
-        "encoders": said["encoders"],
-    }
+    said = _child("benchmarks.ingest", "--index-here", engine, tolerance, str(CHECKPOINT), str(videos), str(archive))
+    first, committed, last = said["moments_s"][0], said["moments_s"][1], said["moments_s"][-1]
+    return {**said, "seconds": last[0] - first[0], "cpu_s": last[1] - first[1], "start_s": committed[0]}
 
 
-def slope(commits: Sequence[tuple[float, float, float]], footage_s: float) -> tuple[float, float]:
-    """Seconds and CPU seconds that so much footage takes, from the commit after a quarter of it to the last.
-
-    A commit is the seconds of footage that are committed by then, the time, and the CPU time so far. Raises ValueError
-    when there are too few.
-    """
-    last = commits[-1]
-    first = next(commit for commit in commits if commit[0] >= last[0] / 4)
-    if first[0] == last[0]:
-        raise ValueError(f"{len(commits)} commits are too few to tell the start from the rest; expected more copies")
-    share = footage_s / (last[0] - first[0])
-    return (last[1] - first[1]) * share, (last[2] - first[2]) * share
-
-
-def _child(module: str, *arguments: str) -> tuple[dict[str, Any], float]:
-    """What a module of ours prints, in a process of its own, and CPU seconds of that process and its descendants."""
+def _child(module: str, *arguments: str) -> dict[str, Any]:
+    """What a module of ours prints, in a process of its own."""
     paths = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     command = [sys.executable, "-m", module, *arguments]
-    with subprocess.Popen(command, env={**os.environ, "PYTHONPATH": paths}, stdout=subprocess.PIPE, text=True) as child:
-        cpu_s = harness.watched(child)
-        assert child.stdout is not None
-        lines = child.stdout.read().splitlines()
+    child = subprocess.run(
+        command, env={**os.environ, "PYTHONPATH": paths}, stdout=subprocess.PIPE, text=True, check=False
+    )
+    lines = child.stdout.splitlines()
     if child.returncode or not lines:
         raise SystemExit(f"{module} {arguments[0]} ended with {child.returncode}; what it said is above")
     said: dict[str, Any] = json.loads(lines[-1])
-    return said, cpu_s
+    return said
 
 
 def checkpoint() -> Path:
@@ -185,17 +172,18 @@ def peers() -> Iterator[dict[str, Peer]]:
 def measure(row: Row, recipes: dict[str, Peer], given: argparse.Namespace) -> dict[str, list[dict[str, Any]]]:
     """What each way says of a row, by round. Ends the run if they do not make the same number of vectors."""
     with tempfile.TemporaryDirectory(dir=CHECKPOINT.parent) as name:
-        folder, count = Path(name), given.copies
+        folder, few = Path(name), given.copies
         todo = list(moments(list(row.files)))
-        many, half = (copies(row.files, n, folder / f"x{n}") for n in (count, max(2, count // 2)))
+        counts = sorted({1, 3, few, 3 * few})
+        piles = {count: (count, copies(row.files, count, folder / f"x{count}")) for count in counts}
         ways: dict[str, Callable[[], dict[str, Any]]] = {
             name: partial(_recipe, peer, todo) for name, peer in recipes.items() if peer.missing is None
         }
         for way in ways.values():
             way()  # the first time, libraries lay their plans
-        ways["ray"] = partial(steady, "ray", "default", count, many, folder / "archive")
-        ways["ray exact"] = partial(steady, "ray", "0", count, many, folder / "archive")
-        ways["local"] = partial(steady, "local", "default", max(2, count // 2), half, folder / "archive")
+        ways["ray"] = partial(steady, "ray", "default", piles[few], piles[3 * few], folder / "archive")
+        ways["ray exact"] = partial(steady, "ray", "0", piles[few], piles[3 * few], folder / "archive")
+        ways["local"] = partial(steady, "local", "default", piles[1], piles[3], folder / "archive")
         ways["floor"] = partial(_floor, row.files)
         told = {name: partial(_told, row, name, way) for name, way in ways.items() if name not in given.without}
         taken = harness.alternate(told, given.rounds)
@@ -220,7 +208,7 @@ def _recipe(peer: Peer, todo: list[tuple[Path, list[list[float]]]]) -> dict[str,
 
 def _floor(files: Sequence[Path]) -> dict[str, Any]:
     """The floor, in the words of the other ways."""
-    said, _ = _child("benchmarks.floor", *map(str, files))
+    said = _child("benchmarks.floor", *map(str, files))
     return {**said, "seconds": said["floor_s"], "cpu_s": said["floor_s"] * said["cores"]}
 
 
@@ -324,13 +312,13 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--seconds", type=int, default=footage_made.SECONDS, help="length of footage that is made")
     parser.add_argument("--footage", type=Path, default=footage_made.FOLDER, help="where footage that is made is kept")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--copies", type=int, default=24, help="that the package is timed with; the plain loop, half")
+    parser.add_argument("--copies", type=int, default=8, help="N; the package is timed with N and 3N")
     parser.add_argument("--without", default="", help="ways to leave out, separated by commas")
     parser.add_argument("--quick", action="store_true")
     given = parser.parse_args(argv)
     given.without = given.without.split(",")
     if given.quick:
-        given.rows, given.seconds, given.rounds, given.copies = "h264:360:250", 30, 1, 16
+        given.rows, given.seconds, given.rounds, given.copies = "h264:360:250", 30, 1, 2
     return given
 
 

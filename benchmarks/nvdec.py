@@ -10,6 +10,7 @@ none at another size than its own. 4:4:4 is left out: a GPU does not give it as 
 from __future__ import annotations
 
 import argparse
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -62,7 +63,7 @@ def row(unit: Unit, size: int, device: str | None, embed: Embed) -> tuple[float,
     if device is not None and not note:
         probe = nvdec.compare(unit, size, device)
         note = f"{1e3 * probe.device_s:.2f} ms a frame, {1e3 * probe.cpu_s:.2f} ms of a CPU {probe.refused}"
-    cosine = least_cosine(embed, found, expected) if size == SIZE else 1.0
+    cosine = least_cosine(embed, found, expected) if size == SIZE else math.nan
     return float(levels.mean()), int(levels.max()), cosine, note
 
 
@@ -93,6 +94,8 @@ def main() -> None:
         print(f"{mean:6.3f} {most:4d} {cosine:.5f} {unit.codec:6s} {Path(file.uri).name} {note}")
     means, _, cosines, _ = map(np.array, zip(*rows, strict=True))
     print(f"{len(rows)} videos: levels {np.median(means):.3f} median, {means.max():.3f} most")
+    if asked.size != SIZE:
+        return
     print(
         f"cosines {np.median(cosines):.5f} median, {np.quantile(cosines, 0.05):.5f} 5th percentile, {cosines.min():.5f}"
     )

@@ -44,7 +44,7 @@ def check(asked: Decoder, device: str) -> None:
         raise InputError(f"--decoder cuda needs a CUDA device, and {NO_DEVICE} here; expected auto or cpu")
 
 
-def choices(job: Job, units: list[Unit], scratch: Path) -> tuple[Choice, ...]:
+def choices(job: Job, units: list[Unit], machines: Machines, scratch: Path) -> tuple[Choice, ...]:
     """A choice for each codec of some units; probes one unit of each where that is what decides."""
     first = {unit.codec: unit for unit in reversed(units)}
     codecs = sorted(first)
@@ -52,7 +52,7 @@ def choices(job: Job, units: list[Unit], scratch: Path) -> tuple[Choice, ...]:
         job.settings.decoder, job.settings.device, has_shots=job.space.sampling.shots is not None
     ):
         return tuple(Choice(codec, *settled) for codec in codecs)
-    cpus = 1.0 if job.settings.engine == "local" else cpus_per_gpu(engine.machines("ray"))  # a loop has one thread
+    cpus = 1.0 if job.settings.engine == "local" else cpus_per_gpu(machines)  # a loop has one thread
     found = _probed(job, [first[codec] for codec in codecs], scratch)
     return tuple(choice(codec, found.get(codec), cpus) for codec in codecs)
 

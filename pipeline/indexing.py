@@ -128,22 +128,22 @@ def _results(job: Job, units: list[Unit], effort: Effort, scratch: Path) -> Iter
     """Parts and failures of units; where GPUs embed many, the pools of most are sized by the first ones."""
     machines = engine.machines(job.settings.engine)
     on_gpu = job.settings.device.startswith("cuda")
-    effort.decoders = decoders.choices(job, units, scratch)
-    decodes_too = bool(decoders.on_gpu(effort.decoders))
+    effort.decoders = decoders.choices(job, units, machines, scratch)
     is_probed = on_gpu and job.settings.engine == "ray" and len(units) >= pools.WORTH_PROBING
     first = units[: pools.PROBE_UNITS] if is_probed else units
     outcomes: list[UnitOutcome] = []
-    sizes = pools.before_probe() if on_gpu else pools.on_cpus(machines)
-    for result in _run(job, first, pools.shared(sizes) if decodes_too else sizes, effort, scratch):
+    for result in _run(job, first, pools.before_probe() if on_gpu else pools.on_cpus(machines), effort, scratch):
         outcomes += result.outcomes if isinstance(result, Part) else ()
         yield result
     if rest := units[len(first) :]:
-        sizes = pools.on_gpus(pools.decoding(machines) if decodes_too else machines, outcomes)
-        yield from _run(job, rest, pools.shared(sizes) if decodes_too else sizes, effort, scratch)
+        feeding = pools.decoding(machines) if decoders.on_gpu(effort.decoders) else machines
+        yield from _run(job, rest, pools.on_gpus(feeding, outcomes), effort, scratch)
 
 
 def _run(job: Job, units: list[Unit], sizes: Pools, effort: Effort, scratch: Path) -> Iterator[Any]:
-    """Parts and failures of units, with pools of some sizes."""
+    """Parts and failures of units, with pools of some sizes, which share GPUs where these decode too."""
+    if decoders.on_gpu(effort.decoders):
+        sizes = pools.shared(sizes)
     effort.pools.append(sizes)
     yield from engine.run(
         _stages(job, units, sizes, effort.decoders), units, engine=job.settings.engine, scratch=scratch

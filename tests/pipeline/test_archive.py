@@ -261,6 +261,7 @@ def test_clips_are_found_by_id_in_their_own_space_only(archive: Archive) -> None
 
 def test_a_part_says_what_is_in_it(archive: Archive) -> None:
     units = [embedded(unit_of(video_row(path), clips)) for path, clips in ((A, 2), (B, 3))]
+    units[1] = replace(units[1], fallback="a device refused it")
     (part,) = write_part(units, archive.folder)
     file = archive.folder / "clips" / part.path
     assert (part.size_bytes, part.row_count, part.space) == (file.stat().st_size, 5, SPACE)
@@ -273,6 +274,7 @@ def test_a_part_says_what_is_in_it(archive: Archive) -> None:
             "sample_s": 4 * 10.0 * len(unit.windows),
             "decode_s": 1.0,
             "embed_s": 0.5,
+            "fallback": unit.fallback,
         }
         for unit in units
     ]

@@ -87,19 +87,18 @@ def test_one_unit_of_each_codec_is_probed(monkeypatch: pytest.MonkeyPatch, tmp_p
         return iter([FAST])
 
     monkeypatch.setattr(engine, "run", run)
-    monkeypatch.setattr(engine, "machines", lambda _: Machines(8, 1))
     job = Asked(device="cuda")
-    found = decoders.choices(job, units(["vp9", "h264", "h264", "vp9"]), tmp_path)
+    found = decoders.choices(job, units(["vp9", "h264", "h264", "vp9"]), Machines(8, 1), tmp_path)
     assert [unit.uri for unit in seen] == ["/1.mp4", "/0.mp4"]
     assert [(choice.codec, choice.where) for choice in found] == [("h264", "cuda"), ("vp9", "cpu")]
     assert decoders.on_gpu(found) == {"h264"}
-    alone = decoders.choices(Asked(device="cuda", engine="local"), units(["h264"]), tmp_path)
+    alone = decoders.choices(Asked(device="cuda", engine="local"), units(["h264"]), Machines(8, 1), tmp_path)
     assert "on 1 CPUs" in str(alone[0]), "the plain loop decodes in one thread"
 
 
 def test_without_a_device_each_codec_is_said_to_be_the_cpus(monkeypatch: pytest.MonkeyPatch, tmp_path):
     monkeypatch.setattr(engine, "run", lambda *_, **__: pytest.fail("nothing to probe"))
-    found = decoders.choices(Asked(), units(["vp9", "h264"]), tmp_path)
+    found = decoders.choices(Asked(), units(["vp9", "h264"]), Machines(8), tmp_path)
     assert found == tuple(Choice(codec, "cpu", decoders.NO_DEVICE) for codec in ("h264", "vp9"))
 
 
