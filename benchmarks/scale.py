@@ -40,7 +40,7 @@ from benchmarks import harness
 from pipeline import index_files, index_plan, indexes, recall_gate, vectors
 from pipeline.index_plan import GB, Rules
 from pipeline.recall_gate import Exact
-from pipeline.vectors import FLAT, Lot, Segment, Vectors
+from pipeline.vectors import FLAT, Lot, Vectors
 
 WIDTH = 512
 CLIPS_PER_VIDEO = 20
@@ -80,6 +80,7 @@ class Made:
         video_VE = self.cone_E + 0.7 * self.topics_KE[topics] + 0.5 * noise
         video_NE = np.repeat(video_VE, CLIPS_PER_VIDEO, axis=0)[:count]
         found_NE = _unit(video_NE + 0.4 * rng.normal(size=(count, WIDTH)) / np.sqrt(WIDTH))
+        found_NE = found_NE.astype(np.float16).astype(np.float32)  # as archives store them
         clips_N = np.arange(number * LOT, number * LOT + count, dtype=np.uint64)
         return clips_N, clips_N // np.uint64(CLIPS_PER_VIDEO), found_NE
 
@@ -178,9 +179,9 @@ def searched(index: index_files.VectorIndex, texts_QE: Vectors, exact: dict[floa
         expected_QK = each.best(MOST)
         ours, raw, hits, candidates = [], [], [], []
         for query_E, expected_K in zip(texts_QE, expected_QK, strict=True):
-            ours.append(_ms(lambda: index.search(query_E, MOST, allowed)))
+            ours.append(_ms(index.search, query_E, MOST, allowed))
             if allowed is None:
-                raw.append(_ms(lambda: [_raw(segment, query_E) for segment in index.segments]))
+                raw.append(_ms(_raw, index, query_E))
             found = {int(clip_id, 16) for clip_id, _ in index.search(query_E, MOST, allowed)}
             hits.append(len(found & set(expected_K.tolist())) / max(1, len(expected_K)))
             wide = {int(c, 16) for c, _ in index.search(query_E, recall_gate.CANDIDATES, allowed)}
@@ -197,10 +198,11 @@ def searched(index: index_files.VectorIndex, texts_QE: Vectors, exact: dict[floa
     return said
 
 
-def _raw(segment: Segment, query_E: Vectors) -> Any:
+def _raw(index: index_files.VectorIndex, query_E: Vectors) -> None:
     """FAISS alone."""
-    parameters = None if segment.kind == FLAT else vectors.faiss.SearchParametersIVF(nprobe=segment.probes)
-    return segment.index.search(query_E[None], MOST, params=parameters)
+    for segment in index.segments:
+        parameters = None if segment.kind == FLAT else vectors.faiss.SearchParametersIVF(nprobe=segment.probes)
+        segment.index.search(query_E[None], MOST, params=parameters)
 
 
 def _exact_ms(source: Made, texts_QE: Vectors) -> float:
@@ -208,12 +210,12 @@ def _exact_ms(source: Made, texts_QE: Vectors) -> float:
     index = vectors.trained(FLAT, WIDTH, np.zeros((0, WIDTH), np.float32))
     for _, _, vectors_NE in source.lots():
         index.add(vectors_NE)
-    return statistics.median(_ms(lambda: index.search(query_E[None], MOST)) for query_E in texts_QE)
+    return statistics.median(_ms(index.search, query_E[None], MOST) for query_E in texts_QE)
 
 
-def _ms(work: Callable[[], Any]) -> float:
+def _ms(work: Callable[..., Any], *given: Any) -> float:
     began = time.perf_counter()
-    work()
+    work(*given)
     return 1000 * (time.perf_counter() - began)
 
 
@@ -229,7 +231,6 @@ def lifecycle(count: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(dir="build") as name:
         archive = Archive.create(Path(name, "archive"))
         edge = count // LOT
-        _commit(archive, file_schema("clips"), [source.lot(number) for number in range(0)])
         for number in range(edge):
             _commit(archive, file_schema("clips"), [source.lot(number)])
         build_s, index = _timed(lambda: indexes.build(archive, SPACE, WIDTH))
@@ -376,7 +377,8 @@ def main() -> None:
     lines, filters = [], []
     for count in given.counts:
         command = [sys.executable, __file__, "--one", str(count), "--memory", str(given.memory)]
-        said = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()[-1])
+        printed = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+        said = json.loads(printed.splitlines()[-1])
         harness.record("scale", said)
         lines.append(cells(said))
         filters += filter_lines(said)

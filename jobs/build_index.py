@@ -80,7 +80,7 @@ def _print(made: VectorIndex) -> None:
     for name in ("kind", "clips", "lists", "looked into", "recall@10", "recall@100"):
         table.add_column(name, justify="left" if name == "kind" else "right")
     for said in segments(made):
-        worst = {name: "exact" for name in ("at_10", "at_100")}
+        worst = dict.fromkeys(("at_10", "at_100"), "exact")
         if said["recall"]:
             groups = said["recall"].values()
             worst = {name: f"{min(group[name] for group in groups):.3f}" for name in worst}

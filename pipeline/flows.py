@@ -44,6 +44,7 @@ from pipeline.relink import SHOWN
 from pipeline.runs import Remembered
 from pipeline.settings import IndexSettings, Policy, space_of
 from pipeline.survey import Job, Progress, Stock, Survey, survey, take_stock
+from pipeline.vectors import Vectors
 from pipeline.versions import versions
 from schemas.errors import MissingPlace
 from schemas.records import (
@@ -333,10 +334,10 @@ def build_index(folder: str | Path, *, space: str | None = None, rules: Rules | 
     return indexes.build(archive, run["space"], run["settings"]["space"]["model"]["embed_dim"], rules=rules)
 
 
-def _recall_texts(settings: IndexSettings) -> Callable[[], NDArray[np.float32]]:
+def _recall_texts(settings: IndexSettings) -> Callable[[], Vectors]:
     """Vectors of texts Q x E that people might ask for, by the model of some settings, when they are needed."""
 
-    def encoded() -> NDArray[np.float32]:
+    def encoded() -> Vectors:
         from xclip_core import encode_text, load_encoder
         from xclip_core.captions import everyday_texts
 

@@ -1,21 +1,23 @@
 """A vector index in its folder: segments, which of their clips can be found, where clips lie, and a manifest.
 
-It is written beside the old one and published by a rename, or in an object store, where nothing is renamed, by its
-manifest, which comes last. Segments of the index before are taken over as links or copies within the store. Readers
-keep what they opened: files are mapped, and one that is swept lives on until it is closed.
+It is written beside the old one and published by a rename, or by its manifest, which comes last, where nothing can be
+renamed: in an object store, and in the place of one of the same version. Segments of the index before are taken over as
+links or copies within the store. Readers keep what they opened: files are mapped, and one that is swept lives on until
+it is closed.
 """
 
 # N clips, E joint dimension, M results
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
 import tempfile
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,6 +30,7 @@ from pipeline.stores import AnyPath
 from pipeline.vectors import Allowed, Kind, Segment, Vectors
 
 MANIFEST = "manifest.json"
+DRAFT = ".draft-"
 FORMAT = 2  # 1 was one flat index
 # What reading an index that is damaged, cut short, swept or of another format ends with; the second is FAISS's.
 UNREADABLE = (OSError, RuntimeError, ValueError, KeyError, EOFError)
@@ -49,8 +52,8 @@ class VectorIndex:
 
     @property
     def is_exact(self) -> bool:
-        """Whether scores are those of the vectors as they are stored."""
-        return all(segment.kind.name == "flat" for segment in self.segments)
+        """Whether cosines are those of the vectors as they are stored."""
+        return all(segment.kind.is_exact for segment in self.segments)
 
     def search(self, query_E: Vectors, most: int, allowed: Allowed | None = None) -> list[tuple[str, float]]:
         """The clip ids nearest to a unit vector E, best first, with their cosines; at most `most`.
@@ -75,31 +78,114 @@ def draft(folder: AnyPath) -> Iterator[Path]:
         with tempfile.TemporaryDirectory(prefix="footage-") as name:
             yield Path(name)
         return
-    made = folder / f".draft-{uuid.uuid4().hex}"
-    made.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    made = folder / f"{DRAFT}{uuid.uuid4().hex}"
+    with ExitStack() as held:
+        with _locked(folder):  # nobody sweeps it before it is held
+            made.mkdir()
+            held.enter_context(_locked(made))
+        try:
+            yield made
+        finally:
+            shutil.rmtree(made, ignore_errors=True)  # nothing is there once it is published
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Holds a folder, as far as its file system knows locks; the system lets go of it when the process dies."""
+    descriptor = os.open(folder, os.O_RDONLY)
     try:
-        yield made
+        with suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
     finally:
-        shutil.rmtree(made, ignore_errors=True)  # nothing is there once it is published
+        os.close(descriptor)
 
 
 def publish(made: VectorIndex, written: Path, folder: AnyPath, old: VectorIndex | None) -> None:
-    """Makes an index, whose new segments lie in `written`, the one of its version in `folder`; others are dropped.
+    """Makes an index, whose new segments lie in `written`, the one of its version in `folder`; older ones are dropped.
 
-    Does nothing when another process has published one of this version or a newer one meanwhile.
+    One of the same version is replaced. Does nothing when another process has published a newer one meanwhile.
     """
     target = folder / str(made.videos_version)
-    taken_over = _taken_over(made, folder, old)
     _write_rest(made, written)
-    if isinstance(target, Path):
-        if not _rename_into_place(written, target, taken_over):
+    try:
+        taken_over = _taken_over(made, folder, old)
+        if isinstance(target, Path):
+            _move(written, target, taken_over)
+        else:
+            for file in taken_over:
+                stores.copy(file, target / file.name)
+            for local in _manifest_last(written):
+                stores.upload(local, target / local.name)
+            _sweep(target)
+    except OSError:
+        if not _is_newer(target):  # who publishes a newer one drops the files of those before
+            raise
+
+
+def _move(written: Path, target: Path, taken_over: Iterable[AnyPath]) -> None:
+    """Publishes an index on this machine, one process after the other."""
+    for file in taken_over:
+        stores.copy(file, written / file.name)
+    with _locked(target.parent):
+        if _is_newer(target):
             return
-    else:
-        for file in taken_over:
-            stores.copy(file, target / file.name)
-        for local in sorted(written.iterdir(), key=lambda file: file.name == MANIFEST):
-            stores.upload(local, target / local.name)
-    drop_others(target)
+        if target.is_dir():
+            named = [file.name for file in _manifest_last(written)]
+            for name in named:
+                (written / name).replace(target / name)
+            for file in target.iterdir():
+                if file.name not in named:
+                    file.unlink()
+        else:
+            written.rename(target)
+        _sweep(target)
+
+
+def _manifest_last(folder: Path) -> list[Path]:
+    """Files in the order in which they may appear: an index is there once its manifest is."""
+    return sorted(folder.iterdir(), key=lambda file: file.name == MANIFEST)
+
+
+def versions(folder: AnyPath) -> list[int]:
+    """The versions that have a folder for their index, newest first."""
+    return sorted((int(name) for name in stores.folders(folder) if name.isdecimal()), reverse=True)
+
+
+def _is_newer(target: AnyPath) -> bool:
+    """Whether an index of a newer version than that of a folder is published."""
+    newer = (version for version in versions(target.parent) if version > int(target.name))
+    return any(is_published(target.parent / str(version)) for version in newer)
+
+
+def drop_older(target: AnyPath) -> None:
+    """Drops all indexes before one, and what died before it was one; a reader that has opened one keeps it."""
+    with _locked(target.parent) if isinstance(target, Path) else nullcontext():
+        _sweep(target)
+
+
+def _sweep(target: AnyPath) -> None:
+    """The same, for who holds the folder."""
+    folder = target.parent
+    for version in versions(folder):
+        if version < int(target.name):
+            stores.remove_tree(folder / str(version))
+    for made in folder.glob(f"{DRAFT}*") if isinstance(folder, Path) else ():
+        _drop_unless_held(made)
+
+
+def _drop_unless_held(made: Path) -> None:
+    """Drops a draft unless a process that lives makes an index in it."""
+    with suppress(FileNotFoundError):
+        descriptor = os.open(made, os.O_RDONLY)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(made, ignore_errors=True)
+        except OSError:  # held, or the file system knows no locks
+            return
+        finally:
+            os.close(descriptor)
 
 
 def _taken_over(made: VectorIndex, folder: AnyPath, old: VectorIndex | None) -> list[AnyPath]:
@@ -141,27 +227,6 @@ def _manifest(made: VectorIndex) -> dict[str, Any]:
         for segment in made.segments
     ]
     return {"format": FORMAT, "videos_version": made.videos_version, "clips": made.count, "segments": segments}
-
-
-def _rename_into_place(written: Path, target: Path, taken_over: Iterable[AnyPath]) -> bool:
-    """Publishes an index on this machine; False when another process was faster."""
-    try:
-        for file in taken_over:
-            stores.copy(file, written / file.name)
-        os.replace(written, target)  # noqa: PTH105  # atomic, and says so
-    except OSError:
-        # Another process published meanwhile: this version (same table, same clips), or a newer one and swept this.
-        if target.is_dir() or not written.is_dir():
-            return False
-        raise
-    return True
-
-
-def drop_others(target: AnyPath) -> None:
-    """Drops all indexes beside one; a reader that has opened one keeps it."""
-    for name in stores.folders(target.parent):
-        if name != target.name:
-            stores.remove_tree(target.parent / name)
 
 
 # --- reading

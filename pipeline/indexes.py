@@ -11,6 +11,7 @@ from __future__ import annotations
 import tempfile
 import uuid
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from pipeline.vectors import Lot, Mask, Segment, Vectors
 from schemas.errors import ArchiveError, first_line
 
 SEED = 0
+READINGS = 2  # one that is replaced while it is read can be read the second time
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,24 +165,22 @@ def _matrix(column: pa.Array, width: int) -> Vectors:
 def _newest(archive: Archive, space: str) -> VectorIndex | None:
     """The last published index of a space that can be read, whatever its version; None if there is none."""
     folder = archive.index_folder(space)
-    for name in sorted((name for name in stores.folders(folder) if name.isdecimal()), key=int, reverse=True):
+    for version in index_files.versions(folder):
         try:
-            return index_files.read(folder / name)
+            return index_files.read(folder / str(version))
         except UNREADABLE:
             continue
     return None
 
 
 def open_current(archive: Archive, space: str, width: int) -> VectorIndex:
-    """The index of the videos committed now, brought up to them if the published one is of another version or damaged."""
+    """The index of the videos committed now; built from segments of the last one if there is none to be read."""
     version = archive.version("videos")
     folder = archive.index_folder(space) / str(version)
-    if index_files.is_published(folder):
-        try:
+    for _ in range(READINGS if index_files.is_published(folder) else 0):
+        # Cut short by a full disk or a power cut; of an earlier version of this package; or replaced in this instant.
+        with suppress(*UNREADABLE):
             return index_files.read(folder)
-        # Cut short by a full disk or a power cut; of an earlier version of this package; or swept in this instant.
-        except UNREADABLE:
-            stores.remove_tree(folder)
     return build(archive, space, width, anew=False)
 
 
@@ -198,7 +198,7 @@ def refresh(archive: Archive, space: str, width: int) -> None:
         with tempfile.TemporaryDirectory(prefix="footage-") as name:
             archive.places(space).save(Path(name))
             stores.replace(Path(name, PLACES_FILE), folder / PLACES_FILE)
-    index_files.drop_others(archive.index_folder(space) / str(archive.version("videos")))
+    index_files.drop_older(archive.index_folder(space) / str(archive.version("videos")))
 
 
 def check(archive: Archive, space: str, version: int, ids_N: Numbers | None) -> str | None:

@@ -130,7 +130,7 @@ def vector_batches(clips: ds.Dataset, space: str, files: Collection[str], seed: 
     pieces = [each for each in clips.get_fragments(filter=pc.field("space") == space) if each.path in files]
     if seed is not None:
         pieces = [group for piece in pieces for group in piece.split_by_row_group()]
-        np.random.default_rng(seed).shuffle(pieces)  # type: ignore[arg-type]  # a list is a sequence that can be
+        np.random.default_rng(seed).shuffle(pieces)
     columns = ["clip_id", "video_id", "revision", "embedding"]
     for piece in pieces:
         yield from piece.to_batches(schema=clips.schema, columns=columns, batch_size=VECTORS_PER_BATCH)

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import faiss
 import numpy as np
@@ -35,9 +35,10 @@ SAMPLE_PER_LIST = 40  # vectors that a centre is learnt from; FAISS warns below 
 SAMPLE_OF_CODES = 39 * 256  # likewise for the codes of product quantisation
 TRAINING_ROUNDS = 10  # FAISS's own number for lists
 CODE_BYTES = 64  # of a vector in product quantisation
-ID_BYTES = 8
-# Of vectors that may be found, up to so many are compared one by one, whatever the lists.
-NARROW = 20_000
+ID_BYTES, PLACE_BYTES = 8, 8
+NARROW = 20_000  # where no more vectors may be found, all lists are looked into
+# Picking a vector out of its list takes 1 us, looking at whether one may be found 2 ns.
+PICKED, SCANNED_PER_PICKED = 2_000, 400
 FIRST_PROBES = 16
 
 
@@ -45,8 +46,9 @@ FIRST_PROBES = 16
 class Kind:
     """How a segment keeps its vectors: `flat` as float32, others in `lists` and coded.
 
-    `fp16` two bytes a number, `sq8` one, `pq` CODE_BYTES a vector by product quantisation. (A learnt rotation before it,
-    OPQ, takes a hundred times as long to learn as all the rest.)
+    `fp16` two bytes a number, which is the precision that archives store, so that nothing is lost; `sq8` one; `pq`
+    CODE_BYTES a vector by product quantisation. (A learnt rotation before it, OPQ, takes a hundred times as long to
+    learn as all the rest.)
     """
 
     name: KindName = "flat"
@@ -54,8 +56,8 @@ class Kind:
 
     def clip_bytes(self, width: int) -> int:
         """What a clip takes."""
-        sizes = {"flat": 4 * width, "fp16": 2 * width + ID_BYTES, "sq8": width + ID_BYTES, "pq": CODE_BYTES + ID_BYTES}
-        return sizes[self.name]
+        codes = {"flat": 4 * width, "fp16": 2 * width, "sq8": width, "pq": CODE_BYTES}
+        return codes[self.name] + (0 if self.name == "flat" else ID_BYTES + PLACE_BYTES)
 
     def factory(self, width: int) -> str:
         """As FAISS's index_factory wants it."""
@@ -68,6 +70,11 @@ class Kind:
         }[self.name]
 
     @property
+    def is_exact(self) -> bool:
+        """Whether a search gives the cosines of the vectors as they are stored."""
+        return self.name in ("flat", "fp16")
+
+    @property
     def sample_size(self) -> int:
         """How many vectors it is learnt from."""
         return max(SAMPLE_PER_LIST * self.lists, SAMPLE_OF_CODES * (self.name == "pq"))
@@ -77,7 +84,7 @@ FLAT = Kind()
 
 
 def kind_for(count: int, width: int, memory_bytes: int) -> Kind:
-    """How to keep so many vectors: as they are if they are few, else in the finest code that leaves memory a quarter."""
+    """How to keep so many vectors: as they are if they are few, else as finely as leaves a quarter of memory."""
     if count <= FLAT_CLIPS:
         return FLAT
     lists = 2 ** round(math.log2(LISTS_PER_ROOT * math.sqrt(count)))
@@ -116,14 +123,21 @@ class Segment:
             passes_N = allowed(self.clips_N, self.videos_N)
             mask_N = passes_N if mask_N is None else mask_N & passes_N
         left = len(self.clips_N) if mask_N is None else int(mask_N.sum())
-        if not left:
+        most, queries_QE = min(most, left), np.ascontiguousarray(queries_QE, np.float32)
+        if not most:
             shape = (len(queries_QE), 0)
             return np.zeros(shape, np.float32), np.zeros(shape, np.uint64), np.zeros(shape, np.bool_)
-        most = min(most, left)
-        scores_QM, places_QM = self._found(queries_QE, most, mask_N, self._probes(left))
-        if (places_QM < 0).any() and self.kind.lists:  # the lists looked into hold too few that may be found
-            scores_QM, places_QM = self._found(queries_QE, most, mask_N, self.kind.lists)
-        return scores_QM, self.clips_N[np.maximum(places_QM, 0)], places_QM >= 0
+        if mask_N is not None and self.kind.lists and left <= max(PICKED, len(self.clips_N) // SCANNED_PER_PICKED):
+            places_QM = np.broadcast_to(np.flatnonzero(mask_N), (len(queries_QE), left))
+            scores_QM, places_QM = self._scored(queries_QE, places_QM)
+        else:
+            scores_QM, places_QM = self._found(queries_QE, most, mask_N, self._probes(left))
+            short_Q = (places_QM < 0).any(axis=1)  # the lists looked into hold too few that may be found
+            if self.kind.lists and short_Q.any():
+                found = self._found(queries_QE[short_Q], most, mask_N, self.kind.lists)
+                scores_QM[short_Q], places_QM[short_Q] = found
+        places_QM = places_QM[:, :most]
+        return scores_QM[:, :most], self.clips_N[np.maximum(places_QM, 0)], places_QM >= 0
 
     def _probes(self, left: int) -> int:
         """How many lists to look into where so many vectors may be found: all where that is quick, more for fewer."""
@@ -134,16 +148,26 @@ class Segment:
     def _found(
         self, queries_QE: Vectors, most: int, mask_N: Mask | None, probes: int
     ) -> tuple[Vectors, NDArray[np.int64]]:
-        """Scores and places of the best, Q x M; place -1 where there are no more."""
+        """Scores and places of the best, Q x M, best first; place -1 where there are no more."""
         # A bit for each vector; the array must live as long as FAISS looks at it.
         bits = None if mask_N is None else np.packbits(mask_N, bitorder="little")
         selector = {} if bits is None else {"sel": faiss.IDSelectorBitmap(len(bits) * 8, faiss.swig_ptr(bits))}
         if self.kind.name == "flat":
             parameters = faiss.SearchParameters(**selector) if selector else None
         else:
-            parameters = faiss.SearchParametersIVF(nprobe=probes, **selector)
-        scores_QM, places_QM = self.index.search(np.ascontiguousarray(queries_QE, np.float32), most, params=parameters)
+            parameters = faiss.SearchParametersIVF(nprobe=probes, **selector)  # type: ignore[call-arg]  # as its alias has it
+        scores_QM, places_QM = self.index.search(queries_QE, most, params=parameters)
+        if self.kind.name == "fp16":  # FAISS adds up products of such codes in another order
+            return self._scored(queries_QE, places_QM)
         return scores_QM, places_QM
+
+    def _scored(self, queries_QE: Vectors, places_QM: NDArray[np.int64]) -> tuple[Vectors, NDArray[np.int64]]:
+        """Cosines of queries with the vectors in some places, as codes keep these, and the places, best first."""
+        keys_N, which_QM = np.unique(np.maximum(places_QM, 0), return_inverse=True)
+        vectors_NE = self.index.reconstruct_batch(keys_N)
+        scores_QM = np.where(places_QM < 0, -np.inf, cosines(queries_QE, vectors_NE, which_QM.reshape(places_QM.shape)))
+        order_QM = np.argsort(-scores_QM, axis=1, kind="stable")
+        return np.take_along_axis(scores_QM, order_QM, 1), np.take_along_axis(places_QM, order_QM, 1)
 
     def with_probes(self, probes: int) -> Segment:
         """The same, searched more widely or less."""
@@ -154,12 +178,27 @@ class Segment:
         return replace(self, live_N=None if live_N.all() else live_N)
 
 
+def cosines(queries_QE: Vectors, vectors_NE: Vectors, which_QM: NDArray[np.int64]) -> Vectors:
+    """Cosines of each query with some of N vectors, Q x M: to the bit those that a flat segment has for one query."""
+    (Q, M), E = which_QM.shape, vectors_NE.shape[1]
+    found_QM = np.empty((Q, M), np.float32)
+    arrays = [found_QM, *(np.ascontiguousarray(each) for each in (queries_QE, vectors_NE, which_QM))]
+    faiss.fvec_inner_products_by_idx(*map(faiss.swig_ptr, arrays), E, Q, M)  # type: ignore[attr-defined]  # from C++
+    return found_QM
+
+
 def trained(kind: Kind, width: int, sample_SE: Vectors) -> faiss.Index:
     """An empty index of a kind, its centres and codes learnt from a sample S x E, which a flat one does not need."""
-    index = faiss.index_factory(width, kind.factory(width), faiss.METRIC_INNER_PRODUCT)
+    index: Any = faiss.index_factory(width, kind.factory(width), faiss.METRIC_INNER_PRODUCT)
+    if kind.name == "fp16":
+        index.by_residual = False  # what remains beside a centre would be rounded; the vectors themselves are not
+    if kind.name == "pq":
+        index.do_polysemous_training = False  # takes a minute, for a kind of search that is not used here
     if kind.lists:
+        index.make_direct_map()  # where each vector lies
         index.train(np.ascontiguousarray(sample_SE, np.float32))
-    return index
+    empty: faiss.Index = index
+    return empty
 
 
 def filled(name: str, kind: Kind, empty: faiss.Index, lots: Iterable[Lot]) -> Segment:

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline import deadletter, delta_log, lease, scratch, indexes
+from pipeline import deadletter, delta_log, indexes, lease, scratch
 from pipeline.archive import Archive
 from pipeline.compact import CompactSettings, compact, merges
 from pipeline.delta_log import TableFile

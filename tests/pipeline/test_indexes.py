@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from pipeline import index_files, index_plan, indexes, recall_gate, vectors
 from pipeline.archive import Archive
 from pipeline.places import PLACES_FILE
@@ -328,7 +329,7 @@ def test_many_clips_are_sorted_into_lists_and_nearly_all_is_found(many: Archive)
     texts_QE = unit_vectors(20, seed=100)
     index = indexes.build(many, SPACE, WIDTH, rules=index_plan.Rules(texts=lambda: texts_QE))
     (segment,) = index.segments
-    assert (segment.kind.name, segment.kind.lists > 1, index.is_exact) == ("fp16", True, False)
+    assert (segment.kind.name, segment.kind.lists > 1, index.is_exact) == ("fp16", True, True)
     recall = index.recall[segment.name]
     assert set(recall) == {"clips", "texts"}
     assert min(recall[group][at] for group in recall for at in ("at_10", "at_100")) >= 0.99
@@ -341,15 +342,21 @@ def test_many_clips_are_sorted_into_lists_and_nearly_all_is_found(many: Archive)
     assert again.recall == index.recall
 
 
-def test_little_memory_makes_several_segments_that_find_the_same(many: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
+def widely(index: index_files.VectorIndex) -> index_files.VectorIndex:
+    """All lists are looked into."""
+    return replace(index, segments=tuple(segment.with_probes(segment.kind.lists) for segment in index.segments))
+
+
+def test_little_memory_makes_several_segments_that_find_the_same(
+    many: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
     whole = indexes.build(many, SPACE, WIDTH)
-    monkeypatch.setattr(index_plan, "SEGMENT_PART", 8000 * (2 * WIDTH + 8) / 3.5 / (8 * index_plan.GB))
+    monkeypatch.setattr(index_plan, "SEGMENT_PART", 8000 * (2 * WIDTH + 16) / 3.5 / (8 * index_plan.GB))
     parts = indexes.build(many, SPACE, WIDTH)
     assert [segment.count for segment in parts.segments] == [2000] * 4
-    wide = [replace(index, segments=tuple(s.with_probes(s.kind.lists) for s in index.segments)) for index in (whole, parts)]
     for query_E in unit_vectors(5, seed=100):
-        one, other = (index.search(query_E, 20) for index in wide)
-        assert [clip_id for clip_id, _ in one] == [clip_id for clip_id, _ in other]
+        one, other = (widely(index).search(query_E, 20) for index in (whole, parts))
+        assert one == other
 
 
 def test_a_code_that_finds_too_little_gives_way_to_a_finer_one(many: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -386,3 +393,42 @@ def test_lots_are_cut_anew_without_loss(lots: list[int], counts: list[int]) -> N
     assert [n for group in groups for n in group] == list(range(min(total, sum(counts))))
     for group, count in zip(groups[:-1], counts, strict=False):
         assert len(group) == count or sum(counts) >= total
+
+
+# --- of this machine
+
+
+def test_a_rebuilt_index_takes_the_place_of_that_of_the_same_version(archive: Archive) -> None:
+    add_video(archive, clips=5)
+    first = indexes.build(archive, SPACE, WIDTH)
+    second = indexes.build(archive, SPACE, WIDTH)
+    read = indexes.open_current(archive, SPACE, WIDTH)
+    assert names(read) == names(second) != names(first)
+    query_E = unit_vectors(1, seed=8)[0]
+    assert first.search(query_E, 5) == read.search(query_E, 5), "who opened the first keeps it"
+    assert len(list(archive.index_folder(SPACE).rglob("*.faiss"))) == 1
+
+
+def test_a_draft_of_a_living_builder_stays(archive: Archive) -> None:
+    add_video(archive)
+    with index_files.draft(archive.index_folder(SPACE)) as mine:
+        indexes.build(archive, SPACE, WIDTH)
+        assert mine.is_dir()
+    assert entries(archive) == ["1"]
+
+
+def test_an_index_that_is_replaced_while_it_is_opened_is_read_again(
+    archive: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_video(archive)
+    indexes.build(archive, SPACE, WIDTH)
+    read = vectors.faiss.read_index
+
+    def too_late(path: str, flags: int) -> faiss.Index:
+        monkeypatch.setattr(vectors.faiss, "read_index", read)
+        indexes.build(archive, SPACE, WIDTH)
+        monkeypatch.setattr(indexes, "build", None)
+        return read(path, flags)
+
+    monkeypatch.setattr(vectors.faiss, "read_index", too_late)
+    assert indexes.open_current(archive, SPACE, WIDTH).count == 2

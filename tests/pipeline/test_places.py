@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline import parts, places, indexes
+from pipeline import indexes, parts, places
 from pipeline.archive import Archive
 from pipeline.compact import CompactSettings, compact
 from pipeline.places import ClipReader, Places

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import faiss
@@ -26,7 +27,8 @@ def clustered(count: int, *, seed: int, spread: float = 0.5) -> np.ndarray:
     rng = np.random.default_rng(seed)
     centres = np.random.default_rng(99).normal(size=(100, WIDTH))
     found = centres[rng.integers(0, 100, count)] + spread * rng.normal(size=(count, WIDTH))
-    return (found / np.linalg.norm(found, axis=1, keepdims=True)).astype(np.float32)
+    found /= np.linalg.norm(found, axis=1, keepdims=True)
+    return found.astype(np.float16).astype(np.float32)  # as archives store them
 
 
 STORED = clustered(COUNT, seed=1)
@@ -41,8 +43,17 @@ def segment(kind: Kind) -> Segment:
 
 
 @pytest.fixture(scope="module")
-def segments() -> dict[str, Segment]:
-    return {kind.name: segment(kind) for kind in KINDS}
+def segments() -> Iterator[dict[str, Segment]]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(vectors, "SAMPLE_OF_CODES", 2560)  # learning codes is what takes time
+        yield {kind.name: segment(kind) for kind in KINDS}
+
+
+@pytest.fixture
+def wide_filters(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Looks into few lists although there are few clips."""
+    monkeypatch.setattr(vectors, "NARROW", 100)
+    monkeypatch.setattr(vectors, "PICKED", 0)
 
 
 def best(query_E: np.ndarray, most: int, mask_N: np.ndarray | None = None) -> list[int]:
@@ -65,10 +76,10 @@ def test_all_lists_looked_into_find_what_the_code_lets_them(kind: str, segments:
 
 @pytest.mark.parametrize("kind", [kind.name for kind in KINDS])
 @pytest.mark.parametrize("share", [0.0005, 0.01, 0.5])
+@pytest.mark.usefixtures("wide_filters")
 def test_a_filter_gives_as_many_as_there_are_and_the_nearest_of_them(
-    kind: str, share: float, segments: dict[str, Segment], monkeypatch: pytest.MonkeyPatch
+    kind: str, share: float, segments: dict[str, Segment]
 ) -> None:
-    monkeypatch.setattr(vectors, "NARROW", 100)
     passes = np.random.default_rng(4).random(COUNT) < share
     for query_E in QUERIES:
         _, numbers, are = segments[kind].search(query_E[None], 10, lambda clips, _: passes & (clips == CLIPS))
@@ -77,6 +88,13 @@ def test_a_filter_gives_as_many_as_there_are_and_the_nearest_of_them(
         assert set(found) <= set(CLIPS[passes].tolist())
         if kind != "pq":
             assert len(set(found) & set(best(query_E, 10, passes))) >= 0.8 * len(found)
+
+
+def test_scores_of_an_exact_kind_are_those_of_comparing_all_to_the_bit(segments: dict[str, Segment]) -> None:
+    coded = segments["fp16"].with_probes(32)
+    for query_E in QUERIES:
+        for one, other in zip(coded.search(query_E[None], 50), segments["flat"].search(query_E[None], 50), strict=True):
+            np.testing.assert_array_equal(one, other)
 
 
 def test_a_filter_that_nothing_passes_finds_nothing(segments: dict[str, Segment]) -> None:
@@ -186,8 +204,10 @@ def exact_of(queries: np.ndarray) -> Exact:
     return exact
 
 
+@pytest.mark.usefixtures("wide_filters")
 def test_a_search_is_widened_until_it_finds_enough(segments: dict[str, Segment]) -> None:
-    groups = {"clips": exact_of(STORED[::300]), "texts": exact_of(QUERIES)}
+    # Like texts: nearest to no centre in particular.
+    groups = {"clips": exact_of(STORED[::300]), "texts": exact_of(clustered(20, seed=2, spread=1.0))}
     narrow = segments["fp16"].with_probes(1)
     before = recall_gate.measure(narrow, groups["texts"])
     tuned, found, is_enough = recall_gate.tuned(narrow, groups, 0.99)
