@@ -24,9 +24,9 @@ from pipeline.archive import Archive
 from pipeline.index_files import UNREADABLE, VectorIndex
 from pipeline.index_plan import Making, Rules
 from pipeline.keys import Keys, Numbers
-from pipeline.places import PLACES_FILE
+from pipeline.places import PLACES_FILE, ClipReader
 from pipeline.recall_gate import Exact
-from pipeline.vectors import Lot, Mask, Segment, Vectors
+from pipeline.vectors import Allowed, Lot, Mask, Segment, Vectors
 from schemas.errors import ArchiveError, first_line
 
 SEED = 0
@@ -182,6 +182,23 @@ def open_current(archive: Archive, space: str, width: int) -> VectorIndex:
         with suppress(*UNREADABLE):
             return index_files.read(folder)
     return build(archive, space, width, anew=False)
+
+
+def nearest(
+    index: VectorIndex, reader: ClipReader, query_E: Vectors, most: int, allowed: Allowed | None = None
+) -> list[tuple[str, float]]:
+    """What the index finds for a unit vector E, best first, with the cosines of vectors as they are stored.
+
+    Those are read where the index has them only in codes, of more clips than are asked for: codes blur their order.
+    """
+    if index.is_exact:
+        return index.search(query_E, most, allowed)
+    found = index.search(query_E, max(most, recall_gate.CANDIDATES), allowed)
+    rows = reader.rows([clip_id for clip_id, _ in found], ["embedding"])
+    vectors_ME = np.array([row["embedding"] for row in rows.values()], np.float32).reshape(len(rows), len(query_E))
+    scores_1M = vectors.cosines(query_E[None], vectors_ME, np.arange(len(rows))[None])
+    scored = zip((-scores_1M[0]).tolist(), rows, strict=True)
+    return [(clip_id, -score) for score, clip_id in sorted(scored)[:most]]
 
 
 def ensure(archive: Archive, space: str, width: int, *, rules: Rules | None = None) -> None:

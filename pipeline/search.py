@@ -45,9 +45,9 @@ def search(opened: OpenSpace, text: str, *, top: int = 10, rerank: bool = True) 
     began = time.perf_counter()
     query_E = encode_text(opened.model, [text])[0].cpu().numpy()
     index = indexes.open_current(opened.archive, opened.space, opened.model.config.embed_dim)
-    # Ranks come from the model's score, so that recall must reach deeper than the page that is shown.
-    recalled = dict(index.search(query_E, max(top, RECALL_DEPTH) if rerank else top))
     reader = opened.archive.clip_reader(opened.space, index.places)
+    # Ranks come from the model's score, so that recall must reach deeper than the page that is shown.
+    recalled = dict(indexes.nearest(index, reader, query_E, max(top, RECALL_DEPTH) if rerank else top))
     clips = reader.rows(list(recalled), ["embedding", "context"] if rerank else [])
     scores = _rerank(opened.model, text, clips) if rerank else _plain(opened.model, recalled)
     # Ties are broken by id, so that the same question always has the same answer.

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
+import typer
 
 from jobs.__main__ import app, main
 from tests.footage import BROKEN, CLIPS, SCENE_S, VIDEOS, make_pile
@@ -258,7 +259,7 @@ def loaded_after(*arguments: object) -> set[str]:
     return set(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split("loaded:")[1].split())
 
 
-@pytest.mark.parametrize("command", [None, *(each.callback.__name__ for each in app.registered_commands)])
+@pytest.mark.parametrize("command", [None, *typer.main.get_command(app).commands])
 def test_help_needs_no_heavy_library(command: str | None) -> None:
     assert HEAVY & loaded_after(*filter(None, [command, "--help"])) == set()
 
@@ -286,6 +287,6 @@ def test_a_search_leaves_the_garbage_collector_as_it_was(footage, archive: Path)
 
 def test_the_readme_shows_every_command() -> None:
     readme = Path(__file__).parents[2].joinpath("README.md").read_text()
-    commands = [command.callback.__name__ for command in app.registered_commands if command.callback]
+    commands = typer.main.get_command(app).commands
     assert [name for name in commands if f"footage {name}" not in readme] == []
     assert all(command.callback.__doc__ for command in app.registered_commands if command.callback)

@@ -359,6 +359,23 @@ def test_little_memory_makes_several_segments_that_find_the_same(
         assert one == other
 
 
+@pytest.mark.parametrize("kind", ["sq8", "pq"])
+def test_what_is_found_in_codes_has_the_scores_of_vectors_as_they_are_stored(
+    kind: vectors.KindName, many: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exact = widely(indexes.build(many, SPACE, WIDTH))
+    monkeypatch.setattr(vectors, "SAMPLE_OF_CODES", 2560)
+    monkeypatch.setattr(index_plan, "kind_for", lambda *_: vectors.Kind(kind, 64))
+    index = widely(indexes.build(many, SPACE, WIDTH, rules=index_plan.Rules(recall=0)))
+    assert (index.segments[0].kind.name, index.is_exact) == (kind, False)
+    reader = many.clip_reader(SPACE, index.places)
+    for query_E in unit_vectors(5, seed=100):
+        expected = exact.search(query_E, 10)
+        assert dict(index.search(query_E, 10)) != dict(expected), "what codes alone would say"
+        assert indexes.nearest(index, reader, query_E, 10) == expected
+        assert indexes.nearest(exact, reader, query_E, 10) == expected
+
+
 def test_a_code_that_finds_too_little_gives_way_to_a_finer_one(many: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
     tried = []
     real = recall_gate.tuned
