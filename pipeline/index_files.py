@@ -16,7 +16,7 @@ import os
 import shutil
 import tempfile
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -237,14 +237,27 @@ def is_published(folder: AnyPath) -> bool:
     return (folder / MANIFEST).is_file()
 
 
-def read(folder: AnyPath) -> VectorIndex:
-    """An index from its folder. Raises one of UNREADABLE."""
-    manifest = json.loads((folder / MANIFEST).read_text())
+def read(folder: AnyPath, only: Collection[str] | None = None) -> VectorIndex:
+    """An index from its folder, or `only` the segments of some names. Raises one of UNREADABLE."""
+    manifest = _read_manifest(folder)
+    named = [said for said in manifest["segments"] if only is None or said["name"] in only]
+    segments = tuple(_read_segment(folder, said) for said in named)
+    recall = {said["name"]: said["recall"] for said in named if said["recall"]}
+    return VectorIndex(segments, manifest["videos_version"], _read_places(folder), recall)
+
+
+def segments_of(folder: AnyPath) -> list[dict[str, Any]]:
+    """What the manifest of an index says of its segments: name, clips shown, ... Raises one of UNREADABLE."""
+    said: list[dict[str, Any]] = _read_manifest(folder)["segments"]
+    return said
+
+
+def _read_manifest(folder: AnyPath) -> dict[str, Any]:
+    """The manifest of an index. Raises one of UNREADABLE."""
+    manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text())
     if manifest.get("format") != FORMAT:
         raise ValueError(f"an index of format {manifest.get('format', 1)}; this version reads {FORMAT}")
-    segments = tuple(_read_segment(folder, said) for said in manifest["segments"])
-    recall = {said["name"]: said["recall"] for said in manifest["segments"] if said["recall"]}
-    return VectorIndex(segments, manifest["videos_version"], _read_places(folder), recall)
+    return manifest
 
 
 def _read_segment(folder: AnyPath, said: dict[str, Any]) -> Segment:

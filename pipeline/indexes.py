@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -184,8 +184,19 @@ def open_current(archive: Archive, space: str, width: int) -> VectorIndex:
     return build(archive, space, width, anew=False)
 
 
+class Searchable(Protocol):
+    """What can be asked as a `VectorIndex` can."""
+
+    @property
+    def is_exact(self) -> bool:
+        """See `VectorIndex`."""
+
+    def search(self, query_E: Vectors, most: int, allowed: Allowed | None = None) -> list[tuple[str, float]]:
+        """See `VectorIndex`."""
+
+
 def nearest(
-    index: VectorIndex, reader: ClipReader, query_E: Vectors, most: int, allowed: Allowed | None = None
+    index: Searchable, reader: ClipReader, query_E: Vectors, most: int, allowed: Allowed | None = None
 ) -> list[tuple[str, float]]:
     """What the index finds for a unit vector E, best first, with the cosines of vectors as they are stored.
 

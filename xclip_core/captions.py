@@ -138,6 +138,10 @@ def training_words() -> set[str]:
 
 
 def everyday_texts() -> list[str]:
-    """Short texts such as people search with: every label, and a wording of every value."""
-    texts = [*LABELS.values(), *(wordings(name, value)[0] for name, values in VALUES.items() for value in values)]
-    return list(dict.fromkeys(texts))
+    """Short texts such as people search with: every label, and three wordings of every value."""
+    said = [wordings(name, value) for name, values in VALUES.items() for value in values]
+    return list(
+        dict.fromkeys(
+            [*LABELS.values(), *(text for ways in said for text in (ways[0], ways[len(ways) // 2], ways[-1]))]
+        )
+    )
