@@ -30,8 +30,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -240,33 +240,51 @@ def _ms(work: Callable[..., Any], *given: Any) -> float:
 # --- an archive
 
 
-def lifecycle(count: int) -> dict[str, Any]:
+def lifecycle(count: int, memory_gb: float) -> dict[str, Any]:
     """Seconds to build the index of a real archive of so many clips, to add 1 %, and to see a deletion."""
     from pipeline.archive import Archive
     from pipeline.parts import file_schema
 
-    source = Made(count + count // 100)
+    source, schema = Made(count + count // 100), file_schema("clips")
+    rules = Rules(memory_bytes=round(memory_gb * GB), texts=lambda: source.texts(QUERIES + 64)[-64:])
     with tempfile.TemporaryDirectory(dir="build") as name:
         archive = Archive.create(Path(name, "archive"))
         edge = count // LOT
         for number in range(edge):
-            _commit(archive, file_schema("clips"), [source.lot(number)])
-        build_s, index = _timed(lambda: indexes.build(archive, SPACE, WIDTH))
-        rows = _commit(archive, file_schema("clips"), [_head(source.lot(edge), count // 100)])
+            _commit(archive, schema, source.lot(number))
+        build_s, index = _timed(lambda: indexes.build(archive, SPACE, WIDTH, rules=rules))
+        said: dict[str, Any] = {"searches": _whole_searches(archive, source)}
+        rows = _commit(archive, schema, _head(source.lot(edge), count // 100))
         add_s, added = _timed(lambda: indexes.open_current(archive, SPACE, WIDTH))
-        _delete(archive, rows[0])
+        archive.commit_videos([replace(rows[0], status="gone", revision=rows[0].revision + 1)])
         delete_s, left = _timed(lambda: indexes.open_current(archive, SPACE, WIDTH))
-        gone = added.count - left.count
-        return {
+        open_s, _ = _timed(lambda: indexes.open_current(archive, SPACE, WIDTH))
+        return said | {
             "lifecycle": count,
             "clips": index.count,
             "added": added.count - index.count,
+            "deleted": added.count - left.count,
             "build_s": build_s,
             "add_s": add_s,
             "delete_s": delete_s,
-            "deleted": gone,
+            "open_s": open_s,
+            "add_part": add_s / build_s,
             "segments": [(segment.kind.name, segment.count) for segment in left.segments],
         }
+
+
+def _whole_searches(archive: Any, source: Made) -> dict[str, float]:
+    """Median milliseconds: of opening, of a search, of one with cosines as stored, of reading 200 candidates."""
+    index = indexes.open_current(archive, SPACE, WIDTH)
+    reader = archive.clip_reader(SPACE, index.places)
+    found: dict[str, list[float]] = {"open_ms": [], "index_ms": [], "nearest_ms": [], "candidates_ms": []}
+    for query_E in source.texts(30):
+        found["open_ms"].append(_ms(indexes.open_current, archive, SPACE, WIDTH))
+        found["index_ms"].append(_ms(index.search, query_E, MOST))
+        found["nearest_ms"].append(_ms(indexes.nearest, index, reader, query_E, MOST))
+        ids = [clip_id for clip_id, _ in index.search(query_E, recall_gate.CANDIDATES)]
+        found["candidates_ms"].append(_ms(reader.rows, ids, ["embedding"]))
+    return {name: statistics.median(times) for name, times in found.items()}
 
 
 SPACE = "scale"
@@ -283,37 +301,36 @@ def _timed(work: Callable[[], Any]) -> tuple[float, Any]:
     return time.perf_counter() - began, done
 
 
-def _commit(archive: Any, schema: Any, lots: Sequence[Lot]) -> list[Any]:
-    """Writes lots as parts, and shows their videos; the rows."""
+def _commit(archive: Any, schema: Any, lot: Lot) -> list[Any]:
+    """Writes a lot as a part, and shows its videos; their rows."""
     import pyarrow as pa
 
     from pipeline import parts
     from schemas.records import Part
 
-    rows: list[Any] = []
-    for clips_N, videos_N, vectors_NE in lots:
-        path = f"space={SPACE}/part-{int(clips_N[0]):016x}.parquet"
-        columns = {
-            "clip_id": [f"{number:016x}" for number in clips_N.tolist()],
-            "unit_id": [f"{number:016x}" for number in videos_N.tolist()],
-            "video_id": [f"{number:016x}" for number in videos_N.tolist()],
-            "revision": np.ones(len(clips_N), np.int32),
-            "start_s": np.zeros(len(clips_N)),
-            "end_s": np.ones(len(clips_N)),
-            "frame_times_s": [[0.0]] * len(clips_N),
-            "intact_samples": np.ones(len(clips_N), np.int32),
-            "embedding": pa.FixedSizeListArray.from_arrays(pa.array(vectors_NE.ravel()), WIDTH).cast(
-                pa.list_(pa.float32())
-            ),
-            "context": [b""] * len(clips_N),
-            "thumbnail": [b""] * len(clips_N),
-        }
-        table = pa.table([pa.array(columns[field.name], field.type) for field in schema], schema=schema)
-        file = archive.folder / "clips" / path
-        file.parent.mkdir(parents=True, exist_ok=True)
-        parts.write_batches(file, schema, table.to_batches())
-        archive.commit_parts([Part(path, file.stat().st_size, len(clips_N), SPACE, ())])
-        rows += [_row(number) for number in np.unique(videos_N).tolist()]
+    clips_N, videos_N, vectors_NE = lot
+    path = f"space={SPACE}/part-{int(clips_N[0]):016x}.parquet"
+    columns = {
+        "clip_id": [f"{number:016x}" for number in clips_N.tolist()],
+        "unit_id": [f"{number:016x}" for number in videos_N.tolist()],
+        "video_id": [f"{number:016x}" for number in videos_N.tolist()],
+        "revision": np.ones(len(clips_N), np.int32),
+        "start_s": np.zeros(len(clips_N)),
+        "end_s": np.ones(len(clips_N)),
+        "frame_times_s": [[0.0]] * len(clips_N),
+        "intact_samples": np.ones(len(clips_N), np.int32),
+        "embedding": pa.FixedSizeListArray.from_arrays(pa.array(vectors_NE.ravel()), WIDTH).cast(
+            pa.list_(pa.float32())
+        ),
+        "context": [b""] * len(clips_N),
+        "thumbnail": [b""] * len(clips_N),
+    }
+    table = pa.table([pa.array(columns[field.name], field.type) for field in schema], schema=schema)
+    file = archive.folder / "clips" / path
+    file.parent.mkdir(parents=True, exist_ok=True)
+    parts.write_batches(file, schema, table.to_batches())
+    archive.commit_parts([Part(path, file.stat().st_size, len(clips_N), SPACE, ())])
+    rows = [_row(number) for number in np.unique(videos_N).tolist()]
     archive.commit_videos(rows)
     return rows
 
@@ -329,12 +346,6 @@ def _row(number: int) -> Any:
         clip_count=CLIPS_PER_VIDEO, decoded_fraction=1.0, status="ok", error_kind=None, error=None, stage=None,
         permanent=False, attempts=1, run_id="benchmark", indexed_at=datetime.now(UTC),
     )  # fmt: skip
-
-
-def _delete(archive: Any, row: Any) -> None:
-    from dataclasses import replace
-
-    archive.commit_videos([replace(row, status="gone", revision=row.revision + 1)])
 
 
 # --- the table
@@ -389,7 +400,7 @@ def main() -> None:
         measure(given.one, given.memory, given.shape)
         return
     if given.lifecycle:
-        said = lifecycle(given.lifecycle)
+        said = lifecycle(given.lifecycle, given.memory)
         harness.record("scale", said)
         print(json.dumps(said, indent=1))
         return

@@ -140,8 +140,5 @@ def training_words() -> set[str]:
 def everyday_texts() -> list[str]:
     """Short texts such as people search with: every label, and three wordings of every value."""
     said = [wordings(name, value) for name, values in VALUES.items() for value in values]
-    return list(
-        dict.fromkeys(
-            [*LABELS.values(), *(text for ways in said for text in (ways[0], ways[len(ways) // 2], ways[-1]))]
-        )
-    )
+    worded = (text for ways in said for text in (ways[0], ways[len(ways) // 2], ways[-1]))
+    return list(dict.fromkeys([*LABELS.values(), *worded]))
