@@ -24,7 +24,7 @@ MERGED_UP_TO = 2.0  # times what is to be added
 MOST_HIDDEN = 0.2
 GB = 1_000_000_000
 # Of memory, what the codes of one segment may take while it is made: FAISS's lists grow by doubling.
-SEGMENT_PART = 0.25
+SEGMENT_PART = 0.35
 FINER: dict[str, Kind | None] = {"pq": Kind("sq8"), "sq8": Kind("fp16"), "fp16": FLAT, "flat": None}
 
 

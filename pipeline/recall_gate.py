@@ -19,6 +19,7 @@ TENS = (10, 100)  # recall@10 and @100
 # As many candidates as a search hands to the model's own score, which is computed from the vectors as they are stored.
 CANDIDATES = 200
 CLIP_QUERIES = 64
+BETWEEN = (0.625, 0.75, 0.875)  # of the lists that are enough, when half of them are not
 
 
 @dataclass
@@ -81,10 +82,26 @@ def tuned(segment: Segment, groups: dict[str, Exact], least: float) -> tuple[Seg
     They may not be: what coding blurs no width brings back. More than half of the lists are not looked into: then an
     exact search is as quick.
     """
-    while True:
-        found = {name: measure(segment, exact) for name, exact in groups.items()}
-        if all(recall.reaches(least) for recall in found.values()):
-            return segment, found, True
+    found = _measured(segment, groups)
+    narrowest = segment.probes
+    while not _is_enough(found, least):
         if 4 * segment.probes > segment.kind.lists:
             return segment, found, False
         segment = segment.with_probes(2 * segment.probes)
+        found = _measured(segment, groups)
+    for part in BETWEEN if segment.probes > narrowest else ():
+        narrower = segment.with_probes(round(part * segment.probes))
+        tried = _measured(narrower, groups)
+        if _is_enough(tried, least):
+            return narrower, tried, True
+    return segment, found, True
+
+
+def _measured(segment: Segment, groups: dict[str, Exact]) -> dict[str, Recall]:
+    """The recall of every group."""
+    return {name: measure(segment, exact) for name, exact in groups.items()}
+
+
+def _is_enough(found: dict[str, Recall], least: float) -> bool:
+    """Whether all recalls are."""
+    return all(recall.reaches(least) for recall in found.values())

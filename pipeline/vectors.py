@@ -26,6 +26,7 @@ from pipeline.keys import Numbers
 KindName = Literal["flat", "fp16", "sq8", "pq"]
 Vectors = NDArray[np.float32]
 Mask = NDArray[np.bool_]
+Places = NDArray[np.int64]  # of vectors in a segment, in the order in which they were added
 Lot = tuple[Numbers, Numbers, Vectors]  # clips, their revisions, and vectors N x E
 Allowed = Callable[[Numbers, Numbers], Mask]  # of clips' and revisions' numbers, which clips may be found
 
@@ -36,9 +37,10 @@ SAMPLE_OF_CODES = 39 * 256  # likewise for the codes of product quantisation
 TRAINING_ROUNDS = 10  # FAISS's own number for lists
 CODE_BYTES = 64  # of a vector in product quantisation
 ID_BYTES, PLACE_BYTES = 8, 8
-NARROW = 20_000  # where no more vectors may be found, all lists are looked into
-# Picking a vector out of its list takes 1 us, looking at whether one may be found 2 ns.
-PICKED, SCANNED_PER_PICKED = 2_000, 400
+# Where no more vectors may be found, or no greater part, they are picked out of their lists and compared one by one:
+# that takes 1 us each, and to look at whether one may be found some 25 ns.
+PICKED, PICKED_PART = 20_000, 1 / 40
+PICKED_AT_ONCE = 16_384  # 32 MB at 512 dimensions
 FIRST_PROBES = 16
 
 
@@ -127,27 +129,19 @@ class Segment:
         if not most:
             shape = (len(queries_QE), 0)
             return np.zeros(shape, np.float32), np.zeros(shape, np.uint64), np.zeros(shape, np.bool_)
-        if mask_N is not None and self.kind.lists and left <= max(PICKED, len(self.clips_N) // SCANNED_PER_PICKED):
-            places_QM = np.broadcast_to(np.flatnonzero(mask_N), (len(queries_QE), left))
-            scores_QM, places_QM = self._scored(queries_QE, places_QM)
+        if mask_N is not None and self.kind.lists and left <= max(PICKED, PICKED_PART * len(self.clips_N)):
+            scores_QM, places_QM = self._picked(queries_QE, most, np.flatnonzero(mask_N))
         else:
-            scores_QM, places_QM = self._found(queries_QE, most, mask_N, self._probes(left))
-            short_Q = (places_QM < 0).any(axis=1)  # the lists looked into hold too few that may be found
-            if self.kind.lists and short_Q.any():
+            # More lists where fewer of their vectors may be found.
+            probes = min(self.kind.lists, math.ceil(self.probes * len(self.clips_N) / left))
+            scores_QM, places_QM = self._found(queries_QE, most, mask_N, probes)
+            short_Q = (places_QM < 0).any(axis=1)
+            if self.kind.lists and short_Q.any():  # those lists hold too few
                 found = self._found(queries_QE[short_Q], most, mask_N, self.kind.lists)
                 scores_QM[short_Q], places_QM[short_Q] = found
-        places_QM = places_QM[:, :most]
-        return scores_QM[:, :most], self.clips_N[np.maximum(places_QM, 0)], places_QM >= 0
+        return scores_QM, self.clips_N[np.maximum(places_QM, 0)], places_QM >= 0
 
-    def _probes(self, left: int) -> int:
-        """How many lists to look into where so many vectors may be found: all where that is quick, more for fewer."""
-        if left <= NARROW:
-            return self.kind.lists
-        return min(self.kind.lists, math.ceil(self.probes * len(self.clips_N) / left))
-
-    def _found(
-        self, queries_QE: Vectors, most: int, mask_N: Mask | None, probes: int
-    ) -> tuple[Vectors, NDArray[np.int64]]:
+    def _found(self, queries_QE: Vectors, most: int, mask_N: Mask | None, probes: int) -> tuple[Vectors, Places]:
         """Scores and places of the best, Q x M, best first; place -1 where there are no more."""
         # A bit for each vector; the array must live as long as FAISS looks at it.
         bits = None if mask_N is None else np.packbits(mask_N, bitorder="little")
@@ -161,13 +155,21 @@ class Segment:
             return self._scored(queries_QE, places_QM)
         return scores_QM, places_QM
 
-    def _scored(self, queries_QE: Vectors, places_QM: NDArray[np.int64]) -> tuple[Vectors, NDArray[np.int64]]:
+    def _scored(self, queries_QE: Vectors, places_QM: Places) -> tuple[Vectors, Places]:
         """Cosines of queries with the vectors in some places, as codes keep these, and the places, best first."""
         keys_N, which_QM = np.unique(np.maximum(places_QM, 0), return_inverse=True)
         vectors_NE = self.index.reconstruct_batch(keys_N)
-        scores_QM = np.where(places_QM < 0, -np.inf, cosines(queries_QE, vectors_NE, which_QM.reshape(places_QM.shape)))
-        order_QM = np.argsort(-scores_QM, axis=1, kind="stable")
-        return np.take_along_axis(scores_QM, order_QM, 1), np.take_along_axis(places_QM, order_QM, 1)
+        scores_QM = cosines(queries_QE, vectors_NE, which_QM.reshape(places_QM.shape))
+        return _best(np.where(places_QM < 0, -np.inf, scores_QM), places_QM, places_QM.shape[1])
+
+    def _picked(self, queries_QE: Vectors, most: int, places_N: Places) -> tuple[Vectors, Places]:
+        """The best of the vectors in some places, Q x M, all of which are compared."""
+        scores, shape = [], (len(queries_QE), len(places_N))
+        for first in range(0, len(places_N), PICKED_AT_ONCE):
+            vectors_NE = self.index.reconstruct_batch(places_N[first : first + PICKED_AT_ONCE])
+            which_QN = np.broadcast_to(np.arange(len(vectors_NE)), (len(queries_QE), len(vectors_NE)))
+            scores.append(cosines(queries_QE, vectors_NE, which_QN))
+        return _best(np.concatenate(scores, axis=1), np.broadcast_to(places_N, shape), most)
 
     def with_probes(self, probes: int) -> Segment:
         """The same, searched more widely or less."""
@@ -178,7 +180,16 @@ class Segment:
         return replace(self, live_N=None if live_N.all() else live_N)
 
 
-def cosines(queries_QE: Vectors, vectors_NE: Vectors, which_QM: NDArray[np.int64]) -> Vectors:
+def _best(scores_QM: Vectors, places_QM: Places, most: int) -> tuple[Vectors, Places]:
+    """The best scores with their places, best first; of equal ones that which was added first."""
+    if most < scores_QM.shape[1]:
+        chosen_QM = np.sort(np.argpartition(-scores_QM, most - 1, axis=1)[:, :most], axis=1)
+        scores_QM, places_QM = (np.take_along_axis(each, chosen_QM, 1) for each in (scores_QM, places_QM))
+    order_QM = np.argsort(-scores_QM, axis=1, kind="stable")
+    return np.take_along_axis(scores_QM, order_QM, 1), np.take_along_axis(places_QM, order_QM, 1)
+
+
+def cosines(queries_QE: Vectors, vectors_NE: Vectors, which_QM: Places) -> Vectors:
     """Cosines of each query with some of N vectors, Q x M: to the bit those that a flat segment has for one query."""
     (Q, M), E = which_QM.shape, vectors_NE.shape[1]
     found_QM = np.empty((Q, M), np.float32)

@@ -45,7 +45,7 @@ def lists(monkeypatch: pytest.MonkeyPatch) -> None:
     """Sorts into lists what is no more than some hundreds of clips."""
     for module in (vectors, index_plan):
         monkeypatch.setattr(module, "FLAT_CLIPS", 500)
-    monkeypatch.setattr(vectors, "NARROW", 10)
+    monkeypatch.setattr(vectors, "PICKED", 0)
     monkeypatch.setattr(vectors, "SAMPLE_PER_LIST", 8)
 
 

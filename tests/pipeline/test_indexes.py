@@ -318,7 +318,7 @@ def many(archive: Archive, monkeypatch: pytest.MonkeyPatch) -> Archive:
     monkeypatch.setattr(vectors, "FLAT_CLIPS", 500)
     monkeypatch.setattr(index_plan, "FLAT_CLIPS", 500)
     monkeypatch.setattr(vectors, "SAMPLE_PER_LIST", 39)
-    monkeypatch.setattr(vectors, "NARROW", 10)
+    monkeypatch.setattr(vectors, "PICKED", 0)
     for number in range(8):
         row = video_row(f"/videos/{number}.mp4", clip_count=1000)
         commit(archive, [embedded(unit_of(row, 1000), unit_vectors(1000, seed=number))], [row])

@@ -52,7 +52,6 @@ def segments() -> Iterator[dict[str, Segment]]:
 @pytest.fixture
 def wide_filters(monkeypatch: pytest.MonkeyPatch) -> None:
     """Looks into few lists although there are few clips."""
-    monkeypatch.setattr(vectors, "NARROW", 100)
     monkeypatch.setattr(vectors, "PICKED", 0)
 
 
