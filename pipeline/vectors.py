@@ -184,7 +184,8 @@ def _best(scores_QM: Vectors, places_QM: Places, most: int) -> tuple[Vectors, Pl
     """The best scores with their places, best first; of equal ones that which was added first."""
     if most < scores_QM.shape[1]:
         chosen_QM = np.sort(np.argpartition(-scores_QM, most - 1, axis=1)[:, :most], axis=1)
-        scores_QM, places_QM = (np.take_along_axis(each, chosen_QM, 1) for each in (scores_QM, places_QM))
+        scores_QM = np.take_along_axis(scores_QM, chosen_QM, 1)
+        places_QM = np.take_along_axis(places_QM, chosen_QM, 1)
     order_QM = np.argsort(-scores_QM, axis=1, kind="stable")
     return np.take_along_axis(scores_QM, order_QM, 1), np.take_along_axis(places_QM, order_QM, 1)
 
