@@ -3,8 +3,7 @@
 The stage travels as its settings and loads the model where it runs. Clips of several units share calls, and a clip's
 vector does not depend on its neighbours. On a CPU each pass is one thread's, several at a time, which share the
 weights: products of a few clips gain nothing from being split further. A pass in float32 is one clip, since sums of
-more would round by their number; that costs 5 %, and bfloat16 needs no such care. On CUDA passes have one size, found
-by trying and halved when memory runs out, and the next one is uploaded while one is computed.
+more would round by their number; that costs 5 %, and bfloat16 needs no such care. On CUDA: `pipeline.cuda_passes`.
 """
 
 # N clips, B clips of a pass, T frames, S pixels, C = 3 channels, E joint dimension, P patches
@@ -12,7 +11,7 @@ by trying and halved when memory runs out, and the next one is uploaded while on
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -24,21 +23,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.contexts import PACKERS
+from pipeline.cuda_passes import OnCuda, Vectors
 from pipeline.settings import ContextCode, Precision
 from schemas.records import DecodedUnit, EmbeddedUnit
 from xclip_core import load_encoder
 from xclip_core.fast import fast_video, faster_dtype
 
 CLIPS_PER_PASS = 16  # at most, in bfloat16 on a CPU
-# On CUDA passes grow from the first to the last of these while each doubling pays so much.
-CUDA_PASSES = (8, 512)
-WORTH_DOUBLING = 1.05
 
 # Clips that wait for one another until a call of the stage begins: several for each thread, or a few passes of a GPU.
 CLIPS_PER_THREAD = 4
 CLIPS_PER_CUDA_CALL = 256
-
-Vectors = tuple[Tensor, Tensor]  # B x E and contexts B x P x E, on the CPU
 
 
 def device_named(name: str) -> str:
@@ -127,92 +122,3 @@ class OnCpu:
         count = len(frames_NTHWC)
         passes = min(count, -(-count // (self.most * self.threads)) * self.threads)
         yield from self._pool.map(self.encoder, torch.tensor_split(frames_NTHWC, passes))
-
-
-class OnCuda:
-    """Passes of one size, the last one filled up, each uploaded from pinned memory while the one before is computed."""
-
-    def __init__(self, encoder: Callable[[Tensor], Vectors], device: str) -> None:
-        self.encoder, self.device = encoder, torch.device(device)
-        self.size: int | None = None
-        self._copies = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
-
-    def __str__(self) -> str:
-        return f"{self.size} clips a pass"
-
-    def __call__(self, frames_NTHWC: Tensor) -> Iterator[Vectors]:
-        """Vectors of passes; a pass that does not fit into memory is done again in halves, as are all after it."""
-        if self.size is None:
-            self.size = best_size(self._speed(frames_NTHWC[:1]), CUDA_PASSES)
-        while len(frames_NTHWC):
-            size = self.size
-            try:
-                for done in self._passes(frames_NTHWC, size):
-                    yield done
-                    frames_NTHWC = frames_NTHWC[size:]
-            except torch.OutOfMemoryError:
-                if size == 1:
-                    raise
-                self.size = size // 2
-                torch.cuda.empty_cache()
-
-    def _passes(self, frames_NTHWC: Tensor, size: int) -> Iterator[Vectors]:
-        """Vectors of passes of one size."""
-        for count, frames_BTHWC in self._uploaded(torch.split(frames_NTHWC, size), size):
-            video_BE, context_BPE = self.encoder(frames_BTHWC)
-            yield video_BE[:count].cpu(), context_BPE[:count].cpu()
-
-    def _uploaded(self, passes: Iterable[Tensor], size: int) -> Iterator[tuple[int, Tensor]]:
-        """Passes on the device and how many clips each has without its filling; the next one is under way already."""
-        waiting: tuple[int, Tensor, Tensor] | None = None
-        for frames_BTHWC in passes:
-            # Pinned frames must live until they are copied: they are kept until their pass is handed out.
-            pinned = _filled(frames_BTHWC, size).pin_memory()
-            with torch.cuda.stream(self._copies):
-                coming = len(frames_BTHWC), pinned.to(self.device, non_blocking=True), pinned
-            if waiting is not None:
-                yield self._arrived(*waiting[:2])
-            waiting = coming
-        if waiting is not None:
-            yield self._arrived(*waiting[:2])
-
-    def _arrived(self, count: int, frames_BTHWC: Tensor) -> tuple[int, Tensor]:
-        """The pass, for the stream that computes."""
-        computing = torch.cuda.current_stream(self.device)
-        computing.wait_stream(self._copies)
-        frames_BTHWC.record_stream(computing)
-        return count, frames_BTHWC
-
-    def _speed(self, frames_1THWC: Tensor) -> Callable[[int], float]:
-        """Clips per second of a pass of some size, 0 where it does not fit into memory."""
-
-        def speed(size: int) -> float:
-            try:
-                frames_BTHWC = _filled(frames_1THWC, size).to(self.device)
-                self.encoder(frames_BTHWC)
-                torch.cuda.synchronize(self.device)
-                began = time.perf_counter()
-                self.encoder(frames_BTHWC)
-                torch.cuda.synchronize(self.device)
-            except torch.OutOfMemoryError:
-                torch.cuda.empty_cache()
-                return 0.0
-            return size / (time.perf_counter() - began)
-
-        return speed
-
-
-def _filled(frames_BTHWC: Tensor, size: int) -> Tensor:
-    """Clips, and black ones up to a number of them."""
-    if len(frames_BTHWC) == size:
-        return frames_BTHWC
-    return torch.cat([frames_BTHWC, frames_BTHWC.new_zeros(size - len(frames_BTHWC), *frames_BTHWC.shape[1:])])
-
-
-def best_size(speed: Callable[[int], float], sizes: tuple[int, int]) -> int:
-    """The first size, doubled as long as that raises the speed by WORTH_DOUBLING, up to the last."""
-    size, last = sizes
-    best = speed(size)
-    while 2 * size <= last and (doubled := speed(2 * size)) > WORTH_DOUBLING * best:
-        size, best = 2 * size, doubled
-    return size

@@ -36,6 +36,7 @@ HOMES = {
     "huggingface_hub": ("xclip_core/download.py",),
     "typer": ("jobs/",),
     "rich": ("jobs/",),
+    "triton": ("xclip_core/kernels.py",),
     "transformers": (),
     "decord": (),
     "cv2": (),

@@ -15,6 +15,7 @@ order however many rows there are (tested), MKL does not with float32. See `pipe
 
 from __future__ import annotations
 
+import importlib.util
 import time
 from collections.abc import Callable
 from typing import cast
@@ -208,8 +209,18 @@ def fast_video(model: Encoder, dtype: torch.dtype) -> Callable[[Tensor], tuple[T
     An encoder of open_clip's goes through its own code in float32, whatever `dtype`: its towers are of many kinds.
     """
     if isinstance(model, XClip):
-        return FastVideo(model, dtype)
+        video = FastVideo(model, dtype)
+        return _fused(video) if dtype == torch.bfloat16 and model.device.type == "cuda" else video
     return lambda frames_BTHWC: encode_video_with_context(model, frames_BTHWC.to(model.device))
+
+
+def _fused(video: FastVideo) -> nn.Module:
+    """The same with kernels of its own, where torch brings Triton, which compiles them."""
+    if importlib.util.find_spec("triton") is None:
+        return video
+    from xclip_core.fused import FusedVideo  # on CUDA alone: it imports Triton
+
+    return FusedVideo(video)
 
 
 def faster_dtype(device: str) -> torch.dtype:

@@ -211,3 +211,19 @@ def test_scaling_is_measured_and_the_chart_drawn_of_it(tmp_path: Path):
     assert all(run["by_kind"]["embedder"] > 100 for run in result["runs"])
     said, result = run_script(tmp_path, "where", "--rounds", "1", "--models", encode.EMBEDDED)
     assert set(result["rows"][encode.EMBEDDED]) == set(where.KINDS)
+
+
+@pytest.mark.gpu
+@pytest.mark.slow
+def test_ways_to_encode_on_a_gpu_are_compared(tmp_path: Path):
+    said, result = run_script(tmp_path, "encode_cuda", "B/32", "--rounds", "1", "--no-hf")
+    assert said.count("| B/32, ") == 4
+    assert {row["way"] for row in result["ways"]} == {"products alone", "plain", "fused", "from the host"}
+
+
+@pytest.mark.parametrize("name", ["encode_cuda", "ingest_cuda"])
+def test_what_needs_a_gpu_at_least_explains_itself_without_one(name: str, tmp_path: Path):
+    command = [sys.executable, str(ROOT / "benchmarks" / f"{name}.py"), "--help"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "GPU" in done.stdout

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline import embed
+from pipeline import cuda_passes, embed
 from pipeline.contexts import unpack
 from pipeline.embed import Embed
 from schemas.errors import ShapeError
@@ -95,33 +95,58 @@ def test_clips_are_shared_out_evenly(count, threads, sizes) -> None:
 @pytest.mark.parametrize(
     ("speeds", "expected"),
     [
-        ({8: 100, 16: 180, 32: 200, 64: 204, 128: 900}, 32),  # the next doubling no longer pays
+        ({8: 100, 16: 180, 32: 200, 64: 201, 128: 900}, 32),  # the next doubling no longer pays
         ({8: 100, 16: 0}, 8),  # does not fit into memory
         ({size: float(size) for size in (8, 16, 32, 64, 128, 256, 512)}, 512),
     ],
 )
 def test_passes_grow_while_that_pays(speeds, expected) -> None:
-    assert embed.best_size(speeds.__getitem__, embed.CUDA_PASSES) == expected
+    assert cuda_passes.best_size(speeds.__getitem__, cuda_passes.SIZES) == expected
 
 
 @pytest.mark.gpu
-def test_on_cuda_neighbours_and_too_little_memory_change_no_vector(tiny_weights: Path, units) -> None:
+def test_on_cuda_too_little_memory_changes_no_vector(tiny_weights: Path, units: list[DecodedUnit]) -> None:
     stage = Embed(str(tiny_weights), "float16", device="cuda")
-    together = stage(units)
+    expected_NE = np.concatenate([made.embedding_NE for made in stage(units)])
     encode, failed = stage.encode.encoder, []
 
-    def greedy(frames):
-        if len(frames) > 4:
-            failed.append(len(frames))
+    def greedy(frames_BTHWC: torch.Tensor) -> cuda_passes.Vectors:
+        if len(frames_BTHWC) > 4:
+            failed.append(len(frames_BTHWC))
             raise torch.OutOfMemoryError
-        return encode(frames)
+        return encode(frames_BTHWC)
 
-    stage.encode.encoder = greedy
-    again = stage(units)
-    assert failed
-    assert stage.encode.size <= 4
-    for one, other in zip(again, together, strict=True):
-        np.testing.assert_allclose(one.embedding_NE, other.embedding_NE, atol=2 * FLOAT16_STEP)
+    passes = cuda_passes.OnCuda(greedy, "cuda")
+    passes.size = 64
+    frames_NTHWC = torch.from_numpy(np.concatenate([unit.frames_NTHWC for unit in units]))
+    found_NE = torch.cat([video_BE for video_BE, _ in passes(frames_NTHWC)])
+    assert failed == [64, 32, 16, 8]
+    assert passes.size == 4
+    np.testing.assert_allclose(found_NE, expected_NE, atol=2 * FLOAT16_STEP)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("size", [1, 8, 32])
+def test_on_cuda_a_recorded_pass_is_the_encoder(size: int, tiny_weights: Path, units: list[DecodedUnit]) -> None:
+    encoder = Embed(str(tiny_weights), "none", device="cuda").encode.encoder
+    passes = cuda_passes.OnCuda(encoder, "cuda")
+    passes.size = size
+    frames_NTHWC = torch.from_numpy(np.concatenate([unit.frames_NTHWC for unit in units]))
+    expected = [x.cpu() for x in encoder(frames_NTHWC.cuda())]
+    for _ in range(2):
+        found = [torch.cat(x) for x in zip(*passes(frames_NTHWC), strict=True)]
+        for one, other in zip(found, expected, strict=True):
+            torch.testing.assert_close(one, other, atol=0.02, rtol=0.02)
+
+
+@pytest.mark.gpu
+def test_on_cuda_neighbours_change_no_vector(tiny_weights: Path, units: list[DecodedUnit]) -> None:
+    stage = Embed(str(tiny_weights), "float16", device="cuda")
+    together = stage(units)
+    alone = [made for unit in units for made in stage([unit])]
+    for one, other in zip(alone, together, strict=True):
+        np.testing.assert_array_equal(one.embedding_NE, other.embedding_NE)
+        assert one.contexts == other.contexts
 
 
 @pytest.mark.parametrize(("code", "size_bytes"), [("int8", 9 * (128 + 4)), ("float16", 2 * 9 * 128), ("none", 0)])
