@@ -20,12 +20,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline import contexts, moments, queries, vectors
+from pipeline import contexts, indexes, moments, queries
+from pipeline.index_files import VectorIndex
 from pipeline.moments import Grouping, Moment
 from pipeline.places import ClipReader
 from pipeline.queries import Prepared, Query
 from pipeline.serving import OpenSpace
-from pipeline.vectors import VectorIndex
 from schemas.errors import ArchiveError, InputError
 from schemas.records import DecidedBy, Hit, ScoredClip
 from xclip_core import Encoder
@@ -82,21 +82,38 @@ class Answer:
     uris: Mapping[str, str] = field(default_factory=dict)  # of all videos that hits name, by id
 
 
+@dataclass(frozen=True, slots=True)
+class Corpus:
+    """The clips that can be found, as one version of the archive has them: many questions can be asked of it."""
+
+    index: VectorIndex
+    reader: ClipReader
+
+
+def corpus(opened: OpenSpace) -> Corpus:
+    """What can be found now."""
+    index = indexes.open_current(opened.archive, opened.space, opened.model.config.embed_dim)
+    return Corpus(index, opened.archive.clip_reader(opened.space, index.places))
+
+
 def search(opened: OpenSpace, text: str, *, top: int = 10, rerank: bool = True) -> Answer:
     """The `top` clips that fit the text best. Raises InputError for an empty or over-long text or top < 1."""
     return ask(opened, queries.of_text(text), SearchSettings(top=top, rerank=rerank))
 
 
-def ask(opened: OpenSpace, query: Query, settings: SearchSettings, where: Filter | None = None) -> Answer:
-    """The hits that a page of an answer has. Raises InputError for a query that cannot be asked.
+def ask(
+    opened: OpenSpace, query: Query, settings: SearchSettings, where: Filter | None = None, of: Corpus | None = None
+) -> Answer:
+    """The hits that a page of an answer has, of the archive as it is now or as it was opened.
 
-    Raises ArchiveError when the model's own score is asked for and the archive has no contexts.
+    Raises InputError for a query that cannot be asked, ArchiveError when the model's own score is asked for and the
+    archive has no contexts.
     """
     began = time.perf_counter()
-    index = vectors.open_current(opened.archive, opened.space, opened.model.config.embed_dim)
-    reader = opened.archive.clip_reader(opened.space, index.places)
+    of = of or corpus(opened)
+    index, reader = of.index, of.reader
     prepared = queries.prepare(opened.model, query, opened.sampling, lambda ids: _vectors_of(reader, ids))
-    recalled = _recalled(index, prepared, query, settings, where)
+    recalled = _recalled(of, prepared, query, settings, where)
     rows = reader.rows(list(recalled), _columns(query, settings))
     clips = _scored(opened.model, prepared, recalled, rows, settings)
     wanted = [clip for clip in clips if settings.min_score is None or clip.score >= settings.min_score]
@@ -122,12 +139,12 @@ def ask(opened: OpenSpace, query: Query, settings: SearchSettings, where: Filter
 
 
 def _recalled(
-    index: VectorIndex, prepared: Prepared, query: Query, settings: SearchSettings, where: Filter | None
+    of: Corpus, prepared: Prepared, query: Query, settings: SearchSettings, where: Filter | None
 ) -> dict[str, float]:
     """The candidates, nearest first, with their cosines."""
     own = {part.clip_id for part in query.known}
     allowed = None if where is None else where.mask
-    found = index.search(prepared.recall_E, _depth(settings) + len(own), allowed)
+    found = indexes.nearest(of.index, of.reader, prepared.recall_E, _depth(settings) + len(own), allowed)
     # A clip that others are to be like is nearest to itself, which nobody asked.
     return dict([pair for pair in found if pair[0] not in own][: _depth(settings)])
 
