@@ -124,11 +124,11 @@ def test_a_search_finds_by_lists_what_it_finds_by_comparing_all(
 ) -> None:
     _, out, _ = footage("build-index", archive, "--recall", 0.95, "--json")
     assert json.loads(out)["segments"][0]["kind"] == "fp16"
-    _, out, _ = footage("search", archive, "a dog runs", "--no-rerank", "--json")
+    _, out, _ = footage("search", archive, "a dog runs", "--no-rerank", "--clips", "--json")
     lists = json.loads(out)["hits"]
     monkeypatch.undo()
     footage("build-index", archive)
-    _, out, _ = footage("search", archive, "a dog runs", "--no-rerank", "--json")
+    _, out, _ = footage("search", archive, "a dog runs", "--no-rerank", "--clips", "--json")
     exact = {hit["clip_id"]: hit["score"] for hit in json.loads(out)["hits"]}
     shared = [hit for hit in lists if hit["clip_id"] in exact]
     assert len(shared) >= 8
