@@ -1,11 +1,11 @@
-"""How many questions `footage serve` answers, how fast, and what it holds on to: `python -m benchmarks.serve ARCHIVE`.
+"""How many questions `footage serve` answers, how fast, and what it holds on to.
 
     python -m benchmarks.serve ARCHIVE [--clients 1 8 64] [--seconds 10] [--requests 0]
 
 The server is a process of its own, and so are the clients, which share the machine with it: each asks for the next text
-as soon as it has its answer. No text is asked for twice, so that nothing is answered from a cache. A request
-that is told to come again (429) counts as refused and is asked again after as long as the server says. `--requests` asks
-that many more at the end and tells how the server's memory grew.
+as soon as it has its answer. No text is asked for twice, so that nothing is answered from a cache. A request that is
+told to come again (429) counts as refused, and its client waits as long as the server says. `--requests` asks that many
+more at the end and tells how the server's memory grew.
 """
 
 from __future__ import annotations
