@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from pipeline import contexts, search_evaluation, showcase, vectors
+from pipeline import contexts, indexes, search_evaluation, showcase
 from pipeline.label_files import read_labels
 from pipeline.search import CLIPS_PER_PASS, Answer, search, stored_tensors
 from pipeline.search_evaluation import LabelledQuery
@@ -135,7 +135,7 @@ def _times(opened: OpenSpace, texts: list[str]) -> tuple[float, float]:
 
 def _print_stage(opened: OpenSpace, texts: list[str], candidates: int) -> None:
     """What the second stage takes for so many candidates: reading their rows, unpacking contexts, scoring."""
-    index = vectors.open_current(opened.archive, opened.space, opened.model.config.embed_dim)
+    index = indexes.open_current(opened.archive, opened.space, opened.model.config.embed_dim)
     taken: list[tuple[float, float, float]] = []
     for text in texts[:DEPTH]:
         query_E = encode_text(opened.model, [text])[0].cpu().numpy()

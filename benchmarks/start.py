@@ -44,7 +44,7 @@ WINDOW_S = 10.0
 
 def make(folder: Path, clips: int, videos: int) -> None:
     """The archive as indexing leaves it."""
-    from pipeline import vectors
+    from pipeline import indexes
     from pipeline.archive import Archive
     from pipeline.parts import write_part
     from pipeline.settings import IndexSettings, space_of
@@ -63,7 +63,7 @@ def make(folder: Path, clips: int, videos: int) -> None:
         {"run_id": "benchmark", "state": "finished", "space": space.id, "at": datetime.now(UTC),
          "settings": json.dumps(run), "versions": "{}", "report": "{}"}
     )  # fmt: skip
-    vectors.build(archive, space.id, space.model.embed_dim)
+    indexes.build(archive, space.id, space.model.embed_dim)
 
 
 def _videos(space: Space, clips: int, videos: int) -> Iterator[VideoRow]:

@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from jobs import console
+from jobs.build_index import build_index
 from jobs.calibrate import calibrate
 from jobs.compact import compact
 from jobs.convert import convert
@@ -63,6 +64,7 @@ for command in (
     failures,
     retry,
     verify,
+    build_index,
     compact,
     rollback,
     models,

@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import PurePosixPath
@@ -26,10 +26,10 @@ from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundErr
 from deltalake.transaction import AddAction, RemoveAction
 from pyarrow import fs
 
-from pipeline import keys, parts, stores
+from pipeline import keys, parts, places, stores
 from pipeline.heaps import last_of
 from pipeline.keys import Keys
-from pipeline.places import ClipReader, Places, of_dataset
+from pipeline.places import ClipReader, Places
 from pipeline.stores import AnyPath
 from schemas import tables
 from schemas.errors import ArchiveError, LeaseLost, first_line
@@ -308,13 +308,22 @@ class Archive:
         tags = self._dataset("tags", dict.fromkeys([*columns, "video_id", "space"]))
         return tags.to_table(columns=columns, filter=wanted)
 
-    def clip_reader(self, space: str, places: Places | None = None) -> ClipReader:
-        """Rows of named clips of a space, as the table is now. `places` says where they were, if that is known."""
-        return ClipReader(self._dataset("clips"), space, places)
+    def clip_reader(self, space: str, known: Places | None = None) -> ClipReader:
+        """Rows of named clips of a space, as the table is now. `known` says where they were, if that is known."""
+        return ClipReader(self._dataset("clips"), space, known)
 
-    def places(self, space: str) -> Places:
-        """Where the clips of a space lie."""
-        return of_dataset(self._dataset("clips"), space)
+    def places(self, space: str, known: Places | None = None) -> Places:
+        """Where the clips of a space lie; what is `known` of files that are still there is taken as it is."""
+        return places.of_dataset(self._dataset("clips"), space, known)
+
+    def vector_batches(
+        self, space: str, files: Collection[str], *, seed: int | None = None
+    ) -> Iterator[pa.RecordBatch]:
+        """`clip_id`, `video_id`, `revision` and `embedding` of the clips in some files, shown or not.
+
+        In the order of the files, or with a seed row groups in a random order.
+        """
+        yield from places.vector_batches(self._dataset("clips"), space, files, seed)
 
     def clip_files(self, space: str) -> set[str]:
         """The files that the clips of a space are in, as `places` names them."""

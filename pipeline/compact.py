@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline import delta_log, keeping, lease, parts, scratch, stores, vectors
+from pipeline import delta_log, indexes, keeping, lease, parts, scratch, stores
 from pipeline.archive import Archive
 from pipeline.delta_log import TableFile
 from pipeline.keeping import Mask
@@ -269,4 +269,4 @@ def _refresh_indexes(job: _Job) -> None:
         if space not in spaces:
             stores.remove_tree(archive.index_folder(space))
         elif space in widths:
-            vectors.refresh(archive, space, widths[space])
+            indexes.refresh(archive, space, widths[space])

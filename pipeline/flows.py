@@ -23,6 +23,8 @@ from pipeline import (
     decoders,
     delta_log,
     explaining,
+    index_plan,
+    indexes,
     interrupts,
     lease,
     plan,
@@ -32,9 +34,10 @@ from pipeline import (
     runs,
     scratch,
     sources,
-    vectors,
 )
 from pipeline.archive import Archive
+from pipeline.index_files import VectorIndex
+from pipeline.index_plan import Making, Rules
 from pipeline.indexing import index_units
 from pipeline.lease import Lease
 from pipeline.progress import Progress
@@ -42,6 +45,7 @@ from pipeline.relink import SHOWN
 from pipeline.runs import Remembered
 from pipeline.settings import IndexSettings, Policy, space_of
 from pipeline.survey import Job, Stock, Survey, survey, take_stock
+from pipeline.vectors import Vectors
 from pipeline.versions import versions
 from schemas.errors import MissingPlace
 from schemas.records import (
@@ -277,7 +281,7 @@ def _execute(found: Survey, held: Lease, scratch: Path, began: float) -> IndexRe
         _log(job, "stopped", None)
         raise
     # The index is derived: should this be the instant of a crash, the next search builds it.
-    vectors.ensure(job.archive, job.space.id, job.space.model.embed_dim)
+    indexes.ensure(job.archive, job.space.id, job.space.model.embed_dim, rules=Rules(texts=_recall_texts(job.settings)))
     shown = [row for row in rows if row.status in SHOWN]
     broken = [row for row in rows if row.status == "failed"]
     failed = len(found.failures) + len(broken)
@@ -308,6 +312,40 @@ def _execute(found: Survey, held: Lease, scratch: Path, began: float) -> IndexRe
     )
     _log(job, "finished", report)
     return report
+
+
+def index_estimate(folder: str | Path, *, space: str | None = None, rules: Rules | None = None) -> Making:
+    """What `build_index` would make, and what that takes. Raises as it does."""
+    archive = Archive.open(folder)
+    run = runs.run_of_space(archive, space)
+    videos = archive.current_videos(run["space"], ["status", "clip_count"]).to_pylist()
+    clips = sum(video["clip_count"] for video in videos if video["status"] in SHOWN)
+    return index_plan.making(clips, run["settings"]["space"]["model"]["embed_dim"], rules or Rules())
+
+
+def build_index(folder: str | Path, *, space: str | None = None, rules: Rules | None = None) -> VectorIndex:
+    """Builds the vector index of an archive's serving space anew, or of the one named, and publishes it.
+
+    Raises ArchiveError when there is no archive, and InputError for a space that it lacks.
+    """
+    archive = Archive.open(folder)
+    run = runs.run_of_space(archive, space)
+    settings = IndexSettings.stored(run["settings"]["index"])
+    rules = replace(rules or Rules(), texts=_recall_texts(settings))
+    return indexes.build(archive, run["space"], run["settings"]["space"]["model"]["embed_dim"], rules=rules)
+
+
+def _recall_texts(settings: IndexSettings) -> Callable[[], Vectors]:
+    """Vectors of texts Q x E that people might ask for, by the model of some settings, when they are needed."""
+
+    def encoded() -> Vectors:
+        from xclip_core import encode_text, load_encoder
+        from xclip_core.captions import everyday_texts
+
+        model = load_encoder(settings.model, frames=settings.frames, image_size=settings.image_size)
+        return encode_text(model, everyday_texts()).float().cpu().numpy()
+
+    return encoded
 
 
 def _resolved(job: Job) -> Job:

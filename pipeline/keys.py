@@ -22,6 +22,11 @@ Numbers = NDArray[np.uint64]
 REVISION_STEP = np.uint64(0x9E3779B97F4A7C15)
 
 
+HEX_DIGITS, NO_DIGIT = 16, 255
+_NIBBLES = np.full(256, NO_DIGIT, np.uint8)
+_NIBBLES[list(b"0123456789abcdef")] = range(16)
+
+
 class Keys:
     """A set of numbers."""
 
@@ -43,8 +48,18 @@ class Keys:
 
 
 def of_ids(ids: Any) -> Numbers:
-    """Numbers of a column of ids, which are sixteen hex digits."""
-    return np.fromiter((int(each, 16) for each in ids.to_pylist()), np.uint64, len(ids))
+    """Numbers of a column of ids, which are sixteen hex digits. Raises ValueError for anything else."""
+    digits = np.frombuffer(b"".join(ids.cast(pa.binary()).to_pylist()), np.uint8)
+    if digits.size != HEX_DIGITS * len(ids) or (_NIBBLES[digits] == NO_DIGIT).any():
+        raise ValueError(f"ids that are not of {HEX_DIGITS} hex digits each, among {len(ids)}")
+    nibbles_ND = _NIBBLES[digits].reshape(-1, HEX_DIGITS)
+    bytes_NB = np.ascontiguousarray(nibbles_ND[:, 0::2] << 4 | nibbles_ND[:, 1::2])
+    return bytes_NB.view(">u8").astype(np.uint64).reshape(-1)
+
+
+def to_id(number: Any) -> str:
+    """A number as an id of sixteen hex digits."""
+    return f"{int(number):0{HEX_DIGITS}x}"
 
 
 def of_revisions(rows: Any) -> Numbers:

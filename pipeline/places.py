@@ -1,7 +1,8 @@
 """Where the clips of a space lie, file and row: what saves a search from reading whole tables.
 
 An index keeps the places of when it was built. They are hints: whoever reads by them looks at the ids of the rows, and
-looks for those clips that were not where they should be, because files were merged since.
+looks for those clips that were not where they should be, because files were merged since. Of each clip the revision is
+kept too, so that what can be seen is found without another look at the table.
 """
 
 # N clips
@@ -9,7 +10,7 @@ looks for those clips that were not where they should be, because files were mer
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
@@ -25,9 +26,15 @@ from pipeline import keys
 from pipeline.keys import Numbers
 
 PLACES_FILE = "places.arrow"
+VECTORS_PER_BATCH = 16_384  # 32 MB at 512 dimensions
 _COLUMNS = pa.schema(
-    [("clip", pa.uint64()), ("file", pa.dictionary(pa.int32(), pa.string())), ("row", pa.int32())]
-)  # in the order of `clip`, the number of a clip's id
+    [
+        ("clip", pa.uint64()),
+        ("video", pa.uint64()),
+        ("file", pa.dictionary(pa.int32(), pa.string())),
+        ("row", pa.int32()),
+    ]
+)  # in the order of `clip`, the number of a clip's id; `video` is that of its revision, as `keys.of_revisions` has it
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +42,7 @@ class Places:
     """N places in the order of their clips' numbers, and the files they are in, as the table names them."""
 
     clips_N: Numbers
+    videos_N: Numbers  # numbers of revisions
     files_N: NDArray[np.int32]  # which of `files`
     rows_N: NDArray[np.int32]
     files: tuple[str, ...]
@@ -49,10 +57,15 @@ class Places:
             found.setdefault(self.files[file], []).append(row)
         return {file: sorted(rows) for file, rows in found.items()}
 
+    def of_clips(self, numbers: Numbers) -> set[str]:
+        """The files that hold some clips."""
+        return {self.files[file] for file in np.unique(self.files_N[np.isin(self.clips_N, numbers)])}
+
     def save(self, folder: Path) -> None:
         """Writes a file that `load` maps into memory."""
         files = pa.DictionaryArray.from_arrays(pa.array(self.files_N), pa.array(self.files, pa.string()))
-        table = pa.table([pa.array(self.clips_N), files, pa.array(self.rows_N)], schema=_COLUMNS)
+        columns = [pa.array(self.clips_N), pa.array(self.videos_N), files, pa.array(self.rows_N)]
+        table = pa.table(columns, schema=_COLUMNS)
         with pa.OSFile(str(folder / PLACES_FILE), "wb") as sink, pa.ipc.new_file(sink, _COLUMNS) as writer:
             writer.write_table(table)
 
@@ -70,29 +83,57 @@ def load(file: Path) -> Places | None:
 def _of_table(table: pa.Table) -> Places:
     """Columns as arrays, which stay where they are."""
     table = table.combine_chunks()
-    clips, files, rows = (
+    clips, videos, files, rows = (
         table[name].chunk(0) if table.num_rows else pa.array([], table[name].type) for name in _COLUMNS.names
     )
-    return Places(clips.to_numpy(), files.indices.to_numpy(), rows.to_numpy(), tuple(files.dictionary.to_pylist()))
+    names = tuple(files.dictionary.to_pylist())
+    return Places(clips.to_numpy(), videos.to_numpy(), files.indices.to_numpy(), rows.to_numpy(), names)
 
 
-def of_dataset(clips: ds.Dataset, space: str) -> Places:
-    """The places of all clips of a space, shown or not, by reading the column of their ids."""
-    numbers, files, rows = [np.zeros(0, np.uint64)], [np.zeros(0, np.int32)], [np.zeros(0, np.int32)]
-    names: list[str] = []
-    for batch in clips.to_batches(columns=["clip_id", "__filename"], filter=pc.field("space") == space):
-        if not batch.num_rows:
-            continue
-        file = batch["__filename"][0].as_py()  # batches come in the order of the rows, and of one file each
-        first = int(rows[-1][-1]) + 1 if names[-1:] == [file] else 0
-        if not first:
-            names.append(file)
-        numbers.append(keys.of_ids(batch["clip_id"]))
-        files.append(np.full(batch.num_rows, len(names) - 1, np.int32))
-        rows.append(np.arange(first, first + batch.num_rows, dtype=np.int32))
-    clips_N = np.concatenate(numbers)
+def of_dataset(clips: ds.Dataset, space: str, known: Places | None = None) -> Places:
+    """The places of all clips of a space, shown or not, by reading the columns that name them.
+
+    Files of places that are `known` are not read again, if they are all there: committed files do not change.
+    """
+    fragments = {each.path: each for each in clips.get_fragments(filter=pc.field("space") == space)}
+    if known is None or not fragments.keys() >= set(known.files):
+        known = EMPTY
+    lots = [known]
+    for path in fragments.keys() - set(known.files):
+        rows = fragments[path].to_table(schema=clips.schema, columns=["clip_id", "video_id", "revision"])
+        count = rows.num_rows
+        clips_N, videos_N = keys.of_ids(rows["clip_id"]), keys.of_revisions(rows)
+        lots.append(Places(clips_N, videos_N, np.zeros(count, np.int32), np.arange(count, dtype=np.int32), (path,)))
+    return _joined(lots)
+
+
+EMPTY = Places(np.zeros(0, np.uint64), np.zeros(0, np.uint64), np.zeros(0, np.int32), np.zeros(0, np.int32), ())
+
+
+def _joined(lots: list[Places]) -> Places:
+    """Places of different files as one."""
+    starts = accumulate((len(lot.files) for lot in lots), initial=0)
+    files_N = np.concatenate([lot.files_N + np.int32(start) for lot, start in zip(lots, starts, strict=False)])
+    clips_N = np.concatenate([lot.clips_N for lot in lots])
     order = np.argsort(clips_N, kind="stable")
-    return Places(clips_N[order], np.concatenate(files)[order], np.concatenate(rows)[order], tuple(names))
+    return Places(
+        clips_N[order],
+        np.concatenate([lot.videos_N for lot in lots])[order],
+        files_N[order],
+        np.concatenate([lot.rows_N for lot in lots])[order],
+        tuple(file for lot in lots for file in lot.files),
+    )
+
+
+def vector_batches(clips: ds.Dataset, space: str, files: Collection[str], seed: int | None) -> Iterator[pa.RecordBatch]:
+    """See `Archive.vector_batches`."""
+    pieces = [each for each in clips.get_fragments(filter=pc.field("space") == space) if each.path in files]
+    if seed is not None:
+        pieces = [group for piece in pieces for group in piece.split_by_row_group()]
+        np.random.default_rng(seed).shuffle(pieces)
+    columns = ["clip_id", "video_id", "revision", "embedding"]
+    for piece in pieces:
+        yield from piece.to_batches(schema=clips.schema, columns=columns, batch_size=VECTORS_PER_BATCH)
 
 
 class ClipReader:

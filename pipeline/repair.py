@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
-from pipeline import delta_log, lease, stores, vectors
+from pipeline import delta_log, indexes, lease, stores
 from pipeline.archive import Archive
 from pipeline.verify import Problem, verify
 from schemas import tables
@@ -52,7 +52,7 @@ def _mended(archive: Archive, problems: tuple[Problem, ...]) -> tuple[Problem, .
         stores.remove_tree(archive.folder / "indexes")
         widths = archive.widths()
         for space in set(archive.spaces()) & set(widths):
-            vectors.build(archive, space, widths[space])
+            indexes.build(archive, space, widths[space])
     return tuple(problem for problem in problems if problem.kind not in (*FILE_KINDS, *VIDEO_KINDS, "index"))
 
 

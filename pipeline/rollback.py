@@ -17,7 +17,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline import delta_log, lease, parts, vectors
+from pipeline import delta_log, indexes, lease, parts
 from pipeline.archive import SHOWN, Archive, current_rows
 from schemas import tables
 from schemas.errors import ArchiveError, InputError
@@ -141,7 +141,7 @@ def _restore(archive: Archive, versions: dict[str, int], runs: list[Run]) -> Non
         delta_log.restore(archive, name, version)
     widths = archive.widths()
     for space in set(archive.spaces()) & set(widths):
-        vectors.refresh(archive, space, widths[space])
+        indexes.refresh(archive, space, widths[space])
     for run in reversed(runs):  # the one that was named comes last: until then it can be named again
         row = {name: run[name] for name in ("run_id", "space")}
         settings = {**run["settings"], "undone_from": undone_from}

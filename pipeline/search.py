@@ -20,12 +20,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline import contexts, moments, queries, vectors
+from pipeline import contexts, indexes, moments, queries
+from pipeline.index_files import VectorIndex
 from pipeline.moments import Grouping, Moment
 from pipeline.places import ClipReader
 from pipeline.queries import Prepared, Query
 from pipeline.serving import OpenSpace
-from pipeline.vectors import VectorIndex
 from schemas.errors import ArchiveError, InputError
 from schemas.records import DecidedBy, Hit, ScoredClip
 from xclip_core import Encoder
@@ -92,7 +92,7 @@ class Corpus:
 
 def corpus(opened: OpenSpace) -> Corpus:
     """What can be found now."""
-    index = vectors.open_current(opened.archive, opened.space, opened.model.config.embed_dim)
+    index = indexes.open_current(opened.archive, opened.space, opened.model.config.embed_dim)
     return Corpus(index, opened.archive.clip_reader(opened.space, index.places))
 
 
@@ -113,7 +113,7 @@ def ask(
     of = of or corpus(opened)
     index, reader = of.index, of.reader
     prepared = queries.prepare(opened.model, query, opened.sampling, lambda ids: _vectors_of(reader, ids))
-    recalled = _recalled(index, prepared, query, settings, where)
+    recalled = _recalled(of, prepared, query, settings, where)
     rows = reader.rows(list(recalled), _columns(query, settings))
     clips = _scored(opened.model, prepared, recalled, rows, settings)
     wanted = [clip for clip in clips if settings.min_score is None or clip.score >= settings.min_score]
@@ -139,12 +139,12 @@ def ask(
 
 
 def _recalled(
-    index: VectorIndex, prepared: Prepared, query: Query, settings: SearchSettings, where: Filter | None
+    of: Corpus, prepared: Prepared, query: Query, settings: SearchSettings, where: Filter | None
 ) -> dict[str, float]:
     """The candidates, nearest first, with their cosines."""
     own = {part.clip_id for part in query.known}
     allowed = None if where is None else where.mask
-    found = index.search(prepared.recall_E, _depth(settings) + len(own), allowed)
+    found = indexes.nearest(of.index, of.reader, prepared.recall_E, _depth(settings) + len(own), allowed)
     # A clip that others are to be like is nearest to itself, which nobody asked.
     return dict([pair for pair in found if pair[0] not in own][: _depth(settings)])
 

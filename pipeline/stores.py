@@ -13,6 +13,7 @@ import os
 import re
 import shutil
 import tempfile
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -234,6 +235,30 @@ def upload(local: Path, target: UPath) -> None:
     """Puts a file of this machine into a store, whole or not at all."""
     with reaching(str(target)):
         target.fs.put_file(str(local), target.path)
+
+
+def copy(source: AnyPath, target: AnyPath) -> None:
+    """Another name for a file that nobody changes, in the same place: a link where there are such, else a copy."""
+    if isinstance(source, Path) and isinstance(target, Path):
+        try:
+            target.hardlink_to(source)
+        except OSError:  # a file system without links
+            shutil.copyfile(source, target)
+        return
+    assert not isinstance(source, Path)
+    assert not isinstance(target, Path)
+    with reaching(str(target)):
+        target.fs.copy(source.path, target.path)
+
+
+def replace(local: Path, target: AnyPath) -> None:
+    """Puts a file of this machine in the place of another, whole or not at all."""
+    if not isinstance(target, Path):
+        upload(local, target)
+        return
+    draft = target.with_name(f".{target.name}-{uuid.uuid4().hex}")
+    shutil.copyfile(local, draft)
+    draft.replace(target)
 
 
 def delta_options(place: str | AnyPath) -> dict[str, str] | None:

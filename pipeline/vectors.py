@@ -1,234 +1,268 @@
-"""The vector index: exact inner product over all visible clips of a space. The only place that knows FAISS.
+"""Segments of a vector index: FAISS. The only place that knows it.
 
-An index belongs to one version of the `videos` table, is built beside the old one and published by a rename, or in an
-object store, where nothing is renamed, by its manifest, which comes last; it can be rebuilt from the archive at any
-time. Ids are the clips' own 64 bits, never positions.
+A segment holds some clips of a space as one FAISS index in a file that is mapped into memory, with the numbers of its
+clips and of their revisions beside it, in the same order. Few vectors are kept as they are and compared one by one;
+many are sorted into lists round centres and coded shorter, and a search looks into some of the lists. Segments are
+never changed: what is no longer to be found is left out by a mask.
 """
 
-# N clips, E joint dimension, Q queries, M results
+# N vectors of a segment, E joint dimension, Q queries, M results, S vectors that centres are learnt from
 
 from __future__ import annotations
 
-import json
-import os
-import shutil
-import tempfile
-import uuid
-from collections.abc import Callable
-from dataclasses import dataclass
+import math
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, Literal
 
 import faiss
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
-from pipeline import keys, places, stores
-from pipeline.archive import Archive
 from pipeline.keys import Numbers
-from pipeline.places import PLACES_FILE, Places
-from pipeline.stores import AnyPath, Remote
-from schemas.errors import ArchiveError, first_line
 
-INDEX_FILE = "index.faiss"
-MANIFEST = "manifest.json"
+KindName = Literal["flat", "fp16", "sq8", "pq"]
+Vectors = NDArray[np.float32]
+Mask = NDArray[np.bool_]
+Places = NDArray[np.int64]  # of vectors in a segment, in the order in which they were added
+Lot = tuple[Numbers, Numbers, Vectors]  # clips, their revisions, and vectors N x E
+Allowed = Callable[[Numbers, Numbers], Mask]  # of clips' and revisions' numbers, which clips may be found
 
-Allowed = Callable[[Numbers, Numbers], NDArray[np.bool_]]
+FLAT_CLIPS = 200_000  # up to so many comparing all is quick: 0.1 s on a core at 512 dimensions
+LISTS_PER_ROOT = 4  # lists are about so many times the root of N, as FAISS advises
+SAMPLE_PER_LIST = 40  # vectors that a centre is learnt from; FAISS warns below 39
+SAMPLE_OF_CODES = 39 * 256  # likewise for the codes of product quantisation
+TRAINING_ROUNDS = 10  # FAISS's own number for lists
+CODE_BYTES = 64  # of a vector in product quantisation
+ID_BYTES, PLACE_BYTES = 8, 8
+# Where no more vectors may be found, or no greater part, they are picked out of their lists and compared one by one:
+# that takes 1 us each, and to look at whether one may be found some 25 ns.
+PICKED, PICKED_PART = 20_000, 1 / 40
+PICKED_AT_ONCE = 16_384  # 32 MB at 512 dimensions
+FIRST_PROBES = 16
 
 
 @dataclass(frozen=True, slots=True)
-class VectorIndex:
-    """An opened index and the clips it knows."""
+class Kind:
+    """How a segment keeps its vectors: `flat` as float32, others in `lists` and coded.
 
+    `fp16` two bytes a number, which is the precision that archives store, so that nothing is lost; `sq8` one; `pq`
+    CODE_BYTES a vector by product quantisation. (A learnt rotation before it, OPQ, takes a hundred times as long to
+    learn as all the rest.)
+    """
+
+    name: KindName = "flat"
+    lists: int = 0
+
+    def clip_bytes(self, width: int) -> int:
+        """What a clip takes."""
+        codes = {"flat": 4 * width, "fp16": 2 * width, "sq8": width, "pq": CODE_BYTES}
+        return codes[self.name] + (0 if self.name == "flat" else ID_BYTES + PLACE_BYTES)
+
+    def factory(self, width: int) -> str:
+        """As FAISS's index_factory wants it."""
+        codes = min(CODE_BYTES, width)
+        return {
+            "flat": "Flat",
+            "fp16": f"IVF{self.lists},SQfp16",
+            "sq8": f"IVF{self.lists},SQ8",
+            "pq": f"IVF{self.lists},PQ{codes}",
+        }[self.name]
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether a search gives the cosines of the vectors as they are stored."""
+        return self.name in ("flat", "fp16")
+
+    @property
+    def sample_size(self) -> int:
+        """How many vectors it is learnt from."""
+        return max(SAMPLE_PER_LIST * self.lists, SAMPLE_OF_CODES * (self.name == "pq"))
+
+
+FLAT = Kind()
+
+
+def kind_for(count: int, width: int, memory_bytes: int) -> Kind:
+    """How to keep so many vectors: as they are if they are few, else as finely as leaves a quarter of memory."""
+    if count <= FLAT_CLIPS:
+        return FLAT
+    lists = 2 ** round(math.log2(LISTS_PER_ROOT * math.sqrt(count)))
+    names: tuple[KindName, ...] = ("fp16", "sq8", "pq")
+    kinds = [Kind(name, lists) for name in names]
+    fitting = (kind for kind in kinds if count * kind.clip_bytes(width) <= 0.75 * memory_bytes)
+    return next(fitting, kinds[-1])
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """An opened segment. `live_N` says which of its N clips can be found, None that all can."""
+
+    name: str
+    kind: Kind
     index: faiss.Index
-    videos_version: int
-    places: Places | None = None  # where the clips were when it was built
-    archive: Archive | None = None
-    space: str = ""
+    clips_N: Numbers
+    videos_N: Numbers  # numbers of revisions, see `keys.of_revisions`
+    probes: int = 0  # lists that a search looks into
+    live_N: Mask | None = None
 
     @property
     def count(self) -> int:
-        """How many clips it holds."""
-        return int(self.index.ntotal)
+        """How many of its clips can be found."""
+        return len(self.clips_N) if self.live_N is None else int(self.live_N.sum())
 
-    def search(
-        self, query_E: NDArray[np.float32], most: int, allowed: Allowed | None = None
-    ) -> list[tuple[str, float]]:
-        """The clip ids nearest to a unit vector E, best first, with their cosines; at most `most`.
+    @property
+    def live_clips(self) -> Numbers:
+        """The numbers of those clips."""
+        return self.clips_N if self.live_N is None else self.clips_N[self.live_N]
 
-        `allowed` says which clips may be found, from the numbers of their ids and of their (video, revision), N each.
-        """
-        if not self.count:
-            return []
-        selected = None
+    def search(self, queries_QE: Vectors, most: int, allowed: Allowed | None = None) -> tuple[Vectors, Numbers, Mask]:
+        """Scores, clips' numbers and whether there is such a result, Q x M each, best first."""
+        mask_N = self.live_N
         if allowed is not None:
-            selected = faiss.SearchParameters(sel=faiss.IDSelectorBatch(self._ids(allowed)))  # type: ignore[call-arg]
-        most = min(most, self.count)
-        scores_1M, ids_1M = self.index.search(np.ascontiguousarray(query_E[None], np.float32), most, params=selected)
-        return [(from_faiss_id(i), float(s)) for i, s in zip(ids_1M[0], scores_1M[0], strict=True) if i != -1]
+            passes_N = allowed(self.clips_N, self.videos_N)
+            mask_N = passes_N if mask_N is None else mask_N & passes_N
+        left = len(self.clips_N) if mask_N is None else int(mask_N.sum())
+        most, queries_QE = min(most, left), np.ascontiguousarray(queries_QE, np.float32)
+        if not most:
+            shape = (len(queries_QE), 0)
+            return np.zeros(shape, np.float32), np.zeros(shape, np.uint64), np.zeros(shape, np.bool_)
+        if mask_N is not None and self.kind.lists and left <= max(PICKED, PICKED_PART * len(self.clips_N)):
+            scores_QM, places_QM = self._picked(queries_QE, most, np.flatnonzero(mask_N))
+        else:
+            # More lists where fewer of their vectors may be found.
+            probes = min(self.kind.lists, math.ceil(self.probes * len(self.clips_N) / left))
+            scores_QM, places_QM = self._found(queries_QE, most, mask_N, probes)
+            short_Q = (places_QM < 0).any(axis=1)
+            if self.kind.lists and short_Q.any():  # those lists hold too few
+                found = self._found(queries_QE[short_Q], most, mask_N, self.kind.lists)
+                scores_QM[short_Q], places_QM[short_Q] = found
+        return scores_QM, self.clips_N[np.maximum(places_QM, 0)], places_QM >= 0
 
-    def _ids(self, allowed: Allowed) -> NDArray[np.int64]:
-        """The ids of the clips that pass, as FAISS has them."""
-        assert self.archive is not None, "indexes come from `build` and `open_current`"
-        found = [np.zeros(0, np.uint64)]
-        for batch in self.archive.visible_batches(self.space, ["clip_id", "video_id", "revision"]):
-            clips_N = keys.of_ids(batch["clip_id"])
-            found.append(clips_N[allowed(clips_N, keys.of_revisions(batch))])
-        return np.concatenate(found).view(np.int64)
+    def _found(self, queries_QE: Vectors, most: int, mask_N: Mask | None, probes: int) -> tuple[Vectors, Places]:
+        """Scores and places of the best, Q x M, best first; place -1 where there are no more."""
+        # A bit for each vector; the array must live as long as FAISS looks at it.
+        bits = None if mask_N is None else np.packbits(mask_N, bitorder="little")
+        selector = {} if bits is None else {"sel": faiss.IDSelectorBitmap(len(bits) * 8, faiss.swig_ptr(bits))}
+        if self.kind.name == "flat":
+            parameters = faiss.SearchParameters(**selector) if selector else None
+        else:
+            parameters = faiss.SearchParametersIVF(nprobe=probes, **selector)  # type: ignore[call-arg]  # as its alias has it
+        scores_QM, places_QM = self.index.search(queries_QE, most, params=parameters)
+        if self.kind.name == "fp16":  # FAISS adds up products of such codes in another order
+            return self._scored(queries_QE, places_QM)
+        return scores_QM, places_QM
 
+    def _scored(self, queries_QE: Vectors, places_QM: Places) -> tuple[Vectors, Places]:
+        """Cosines of queries with the vectors in some places, as codes keep these, and the places, best first."""
+        keys_N, which_QM = np.unique(np.maximum(places_QM, 0), return_inverse=True)
+        vectors_NE = self.index.reconstruct_batch(keys_N)
+        scores_QM = cosines(queries_QE, vectors_NE, which_QM.reshape(places_QM.shape))
+        return _best(np.where(places_QM < 0, -np.inf, scores_QM), places_QM, places_QM.shape[1])
 
-def to_faiss_ids(clip_ids: list[str]) -> NDArray[np.int64]:
-    """Clip ids of 16 hex digits as the same 64 bits, signed: N."""
-    return keys.of_ids(pa.array(clip_ids, pa.string())).view(np.int64)
+    def _picked(self, queries_QE: Vectors, most: int, places_N: Places) -> tuple[Vectors, Places]:
+        """The best of the vectors in some places, Q x M, all of which are compared."""
+        scores, shape = [], (len(queries_QE), len(places_N))
+        for first in range(0, len(places_N), PICKED_AT_ONCE):
+            vectors_NE = self.index.reconstruct_batch(places_N[first : first + PICKED_AT_ONCE])
+            which_QN = np.broadcast_to(np.arange(len(vectors_NE)), (len(queries_QE), len(vectors_NE)))
+            scores.append(cosines(queries_QE, vectors_NE, which_QN))
+        return _best(np.concatenate(scores, axis=1), np.broadcast_to(places_N, shape), most)
 
+    def with_probes(self, probes: int) -> Segment:
+        """The same, searched more widely or less."""
+        return replace(self, probes=probes)
 
-def from_faiss_id(number: np.int64) -> str:
-    """A FAISS id as a clip id of 16 hex digits."""
-    return f"{int(number) & 0xFFFF_FFFF_FFFF_FFFF:016x}"
-
-
-def build(archive: Archive, space: str, width: int) -> VectorIndex:
-    """Builds and publishes the index of a space for the videos committed now; vectors are `width` wide."""
-    version = archive.version("videos")
-    clips = archive.visible_clips(space, ["clip_id", "embedding"])
-    index = faiss.IndexIDMap2(faiss.IndexFlatIP(width))
-    if clips.num_rows:
-        index.add_with_ids(_matrix(clips["embedding"], width), to_faiss_ids(clips["clip_id"].to_pylist()))
-    made = VectorIndex(index, version, archive.places(space), archive, space)
-    _publish(made, archive.index_folder(space))
-    return made
-
-
-def _matrix(column: pa.ChunkedArray, width: int) -> NDArray[np.float32]:
-    """A column of lists as N x E float32."""
-    flat = column.combine_chunks().flatten().to_numpy(zero_copy_only=False)
-    if flat.size != len(column) * width:
-        raise ArchiveError(f"{len(column)} clips hold {flat.size} values; expected {width} each")
-    return np.ascontiguousarray(flat.reshape(-1, width), np.float32)
-
-
-def _publish(made: VectorIndex, folder: AnyPath) -> None:
-    """Writes beside the old indexes, and drops all but the newest."""
-    target = folder / str(made.videos_version)
-    if isinstance(target, Path):
-        if not _rename_into_place(made, target):
-            return
-    else:
-        _upload(made, target)
-    _drop_others(target)
-
-
-def _upload(made: VectorIndex, target: Remote) -> None:
-    """Puts an index into a store; two processes that do so at once write the same."""
-    with tempfile.TemporaryDirectory(prefix="footage-") as name:
-        _write(made, Path(name))
-        for file in (INDEX_FILE, PLACES_FILE, MANIFEST):
-            stores.upload(Path(name, file), target / file)
+    def hiding(self, live_N: Mask) -> Segment:
+        """The same with other clips to be found."""
+        return replace(self, live_N=None if live_N.all() else live_N)
 
 
-def _write(made: VectorIndex, folder: Path) -> None:
-    """The files of an index."""
-    faiss.write_index(made.index, str(folder / INDEX_FILE))
-    if made.places is not None:
-        made.places.save(folder)
-    said = {"videos_version": made.videos_version, "clips": made.count, "type": "flat"}
-    (folder / MANIFEST).write_text(json.dumps(said))
+def _best(scores_QM: Vectors, places_QM: Places, most: int) -> tuple[Vectors, Places]:
+    """The best scores with their places, best first; of equal ones that which was added first."""
+    if most < scores_QM.shape[1]:
+        chosen_QM = np.sort(np.argpartition(-scores_QM, most - 1, axis=1)[:, :most], axis=1)
+        scores_QM = np.take_along_axis(scores_QM, chosen_QM, 1)
+        places_QM = np.take_along_axis(places_QM, chosen_QM, 1)
+    order_QM = np.argsort(-scores_QM, axis=1, kind="stable")
+    return np.take_along_axis(scores_QM, order_QM, 1), np.take_along_axis(places_QM, order_QM, 1)
 
 
-def _rename_into_place(made: VectorIndex, target: Path) -> bool:
-    """Publishes an index on this machine; False when another process was faster."""
-    draft = target.parent / f".draft-{uuid.uuid4().hex}"
-    draft.mkdir(parents=True)
-    try:
-        _write(made, draft)
-        os.replace(draft, target)  # noqa: PTH105  # atomic, and says so
-    except (OSError, RuntimeError):  # FAISS raises the second where it cannot write
-        # Another process published meanwhile: this version (same table, same index), or a newer one and swept this.
-        is_overtaken = target.is_dir() or not draft.is_dir()
-        shutil.rmtree(draft, ignore_errors=True)
-        if not is_overtaken:
-            raise
-        return False
-    return True
+def cosines(queries_QE: Vectors, vectors_NE: Vectors, which_QM: Places) -> Vectors:
+    """Cosines of each query with some of N vectors, Q x M: to the bit those that a flat segment has for one query."""
+    (Q, M), E = which_QM.shape, vectors_NE.shape[1]
+    found_QM = np.empty((Q, M), np.float32)
+    arrays = [found_QM, *(np.ascontiguousarray(each) for each in (queries_QE, vectors_NE, which_QM))]
+    faiss.fvec_inner_products_by_idx(*map(faiss.swig_ptr, arrays), E, Q, M)  # type: ignore[attr-defined]  # from C++
+    return found_QM
 
 
-def _drop_others(target: AnyPath) -> None:
-    """Drops all indexes beside one; a reader that has opened one keeps it."""
-    for name in stores.folders(target.parent):
-        if name != target.name:
-            stores.remove_tree(target.parent / name)
+def trained(kind: Kind, width: int, sample_SE: Vectors) -> faiss.Index:
+    """An empty index of a kind, its centres and codes learnt from a sample S x E, which a flat one does not need."""
+    index: Any = faiss.index_factory(width, kind.factory(width), faiss.METRIC_INNER_PRODUCT)
+    if kind.name == "fp16":
+        index.by_residual = False  # what remains beside a centre would be rounded; the vectors themselves are not
+    if kind.name == "pq":
+        index.do_polysemous_training = False  # takes a minute, for a kind of search that is not used here
+    if kind.lists:
+        index.make_direct_map()  # where each vector lies
+        index.train(np.ascontiguousarray(sample_SE, np.float32))
+    empty: faiss.Index = index
+    return empty
 
 
-def _published(folder: AnyPath) -> bool:
-    """Whether an index is there, whole as far as its publisher knew."""
-    return (folder / MANIFEST).is_file()
+def filled(name: str, kind: Kind, empty: faiss.Index, lots: Iterable[Lot]) -> Segment:
+    """A segment of lots of clips, in a copy of an empty index."""
+    index = faiss.clone_index(empty)
+    clips, videos = [np.zeros(0, np.uint64)], [np.zeros(0, np.uint64)]
+    for clips_N, videos_N, vectors_NE in lots:
+        index.add(np.ascontiguousarray(vectors_NE, np.float32))
+        clips.append(clips_N)
+        videos.append(videos_N)
+    _search_on_all_cores(index, kind)
+    return Segment(name, kind, index, np.concatenate(clips), np.concatenate(videos), min(FIRST_PROBES, kind.lists))
 
 
-def _read(folder: AnyPath) -> faiss.Index:
-    """An index from its folder. Raises OSError, or FAISS' RuntimeError for a file that is cut short.
+def _search_on_all_cores(index: faiss.Index, kind: Kind) -> None:
+    """Divides the lists of a single query among threads; by default FAISS divides queries."""
+    if kind.lists:
+        faiss.extract_index_ivf(index).parallel_mode = 1
 
-    Its vectors stay in the file, which is mapped into memory: nobody changes a published index, and one that is swept
-    lives on until it is closed, as does the copy of one in a store.
+
+def file_names(name: str) -> tuple[str, str]:
+    """The files of a segment: its index, and the numbers of its clips and their revisions, 2 x N."""
+    return f"{name}.faiss", f"{name}.clips.npy"
+
+
+def save(segment: Segment, folder: Path) -> None:
+    """Writes the files of a segment."""
+    index_file, clips_file = file_names(segment.name)
+    faiss.write_index(segment.index, str(folder / index_file))
+    np.save(folder / clips_file, np.stack([segment.clips_N, segment.videos_N]))
+
+
+def load(name: str, kind: Kind, probes: int, index_file: Path, clips_file: Path) -> Segment:
+    """Opens a segment. Raises OSError, ValueError, or FAISS's RuntimeError for files that are cut short.
+
+    Vectors stay in the file, which is mapped into memory: nobody changes a segment, and one that is swept lives on
+    until it is closed, as does the copy of one in a store.
     """
-    with stores.local_copy(folder / INDEX_FILE) as file:
-        return faiss.read_index(str(file), faiss.IO_FLAG_MMAP_IFC)
+    index = faiss.read_index(str(index_file), faiss.IO_FLAG_MMAP if kind.lists else faiss.IO_FLAG_MMAP_IFC)
+    clips_N, videos_N = np.load(clips_file, mmap_mode="r")
+    if len(clips_N) != index.ntotal:
+        raise ValueError(f"a segment of {index.ntotal} vectors and {len(clips_N)} clips")
+    _search_on_all_cores(index, kind)
+    return Segment(name, kind, index, clips_N, videos_N, probes)
 
 
-def _read_places(folder: AnyPath) -> Places | None:
-    """The places that an index keeps; None where it is older than such, or they are damaged: a search finds them."""
-    try:
-        with stores.local_copy(folder / PLACES_FILE) as file:
-            return places.load(file)
-    except OSError:
-        return None
-
-
-def check(archive: Archive, space: str, version: int, ids_N: NDArray[np.uint64] | None) -> str | None:
-    """What is wrong with the index of a version of the videos; None if nothing is, or if there is none to be wrong.
-
-    `ids_N` are the clips that it should hold, as numbers, or None where that is not known.
-    """
-    folder = archive.index_folder(space) / str(version)
-    if not _published(folder) and not folder.is_dir():
-        return None
-    try:
-        manifest = json.loads((folder / MANIFEST).read_text())
-        index = _read(folder)
-    except (OSError, ValueError, RuntimeError) as error:
-        if not folder.is_dir():  # a run has published a newer one in this instant
-            return None
-        return f"the index of version {version} cannot be read: {first_line(error)}"
-    if manifest.get("videos_version") != version:
-        return f"the index of version {version} says that it is of version {manifest.get('videos_version')}"
-    held = faiss.vector_to_array(getattr(index, "id_map"))  # noqa: B009  # only some kinds of index have one
-    if ids_N is not None and not np.array_equal(np.sort(held), np.sort(ids_N.view(np.int64))):
-        return f"the index of version {version} holds {index.ntotal} clips that are not the {len(ids_N)} seen"
-    return None
-
-
-def refresh(archive: Archive, space: str, width: int) -> None:
-    """Leaves the index of the videos committed now, which knows where their clips lie now, and no other index."""
-    found = open_current(archive, space, width)
-    if found.places is None or not archive.clip_files(space).issuperset(found.places.files):  # files were merged
-        stores.remove_tree(archive.index_folder(space) / str(found.videos_version))
-        build(archive, space, width)
-    _drop_others(archive.index_folder(space) / str(archive.version("videos")))
-
-
-def ensure(archive: Archive, space: str, width: int) -> None:
-    """Builds the index of the videos committed now unless that has been done: a run may have changed nothing."""
-    if not _published(archive.index_folder(space) / str(archive.version("videos"))):
-        build(archive, space, width)
-
-
-def open_current(archive: Archive, space: str, width: int) -> VectorIndex:
-    """The index of the videos committed now, rebuilt if the published one is of another version or damaged."""
-    version = archive.version("videos")
-    folder = archive.index_folder(space) / str(version)
-    if _published(folder):
-        try:
-            return VectorIndex(_read(folder), version, _read_places(folder), archive, space)
-        # Cut short by a full disk or a power cut, FAISS has no error of its own for that; or swept in this instant.
-        except (RuntimeError, FileNotFoundError):
-            stores.remove_tree(folder)
-    return build(archive, space, width)
+def product_flops() -> float:
+    """Floating-point operations per second of a product as learning centres takes them; 50 ms."""
+    x, y = np.ones((1024, 512), np.float32), np.ones((2048, 512), np.float32)
+    times = []
+    for _ in range(3):
+        began = time.perf_counter()
+        x @ y.T
+        times.append(time.perf_counter() - began)
+    return 2.0 * x.size * len(y) / min(times)

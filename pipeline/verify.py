@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from pipeline import delta_log, keys, packet_cache, packing, parts, sources, thumbnails, vectors
+from pipeline import delta_log, indexes, keys, packet_cache, packing, parts, sources, thumbnails
 from pipeline.archive import LATER, SHOWN, Archive
 from pipeline.delta_log import TableFile
 from pipeline.heaps import Heaps, last_of
@@ -295,7 +295,7 @@ def _conclude(look: _Look, space: str, found: _Space) -> None:
     version = look.archive.version("videos")
     is_known = found.is_complete and version == look.videos_version  # else a run has committed since: these are not all
     ids_N = np.concatenate(found.ids) if is_known else None
-    if (wrong := vectors.check(look.archive, space, version, ids_N)) is not None:
+    if (wrong := indexes.check(look.archive, space, version, ids_N)) is not None:
         remedy = f"footage verify {look.archive.folder} --repair"
         look.problems.append(Problem(kind="index", subject=space, what=wrong, remedy=remedy, space=space))
 

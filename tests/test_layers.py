@@ -18,7 +18,8 @@ MODULES = {str(file.relative_to(ROOT)): file for layer in LAYERS for file in sor
 HOMES = {
     # `nvdec` names the device to open and calls frames' DLPack; what it decodes comes through the other two.
     "av": ("pipeline/demux.py", "pipeline/decode.py", "pipeline/nvdec.py", "pipeline/preview.py"),
-    # Ray Data runs stages, Ray Train runs workers that step together: two halves that share the cluster alone.
+    # Ray Data runs stages, Ray Train runs workers that step together: two halves that share the cluster alone. (Actors
+    # that hold shards of an index are handed the library by `engine.start_ray`.)
     "ray": ("pipeline/engine.py", "pipeline/distributed.py"),
     "faiss": ("pipeline/vectors.py",),
     # What is added, what is done to the log itself, and the lease, which is made of Delta's own detection of conflicts.

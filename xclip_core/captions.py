@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from xclip_core.scenes import VALUES, pick
 from xclip_core.terms import TALK, article
-from xclip_core.wordings import actions, camera_terms, wordings
+from xclip_core.wordings import LABELS, actions, camera_terms, wordings
 
 # How often a caption mentions what it could.
 MENTION = {
@@ -135,3 +135,10 @@ def training_words() -> set[str]:
     texts = [*OPENINGS, *NOUNS, *PREPOSITIONS, "background", "a", "an", "and", ","]
     texts += [text for name, values in VALUES.items() for value in values for text in wordings(name, value)]
     return {word for text in texts for word in text.split()}
+
+
+def everyday_texts() -> list[str]:
+    """Short texts such as people search with: every label, and three wordings of every value."""
+    said = [wordings(name, value) for name, values in VALUES.items() for value in values]
+    worded = (text for ways in said for text in (ways[0], ways[len(ways) // 2], ways[-1]))
+    return list(dict.fromkeys([*LABELS.values(), *worded]))

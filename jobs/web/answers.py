@@ -12,6 +12,9 @@ from schemas.records import Hit, VideoRow
 
 Seconds = Annotated[float, Field(ge=0, description="Seconds from the beginning of the video.")]
 
+CLIP_ID = r"^[0-9a-f]{16}$"
+VIDEO_ID = r"^[0-9A-Za-z_-]{1,64}$"
+
 
 class Model(BaseModel):
     """Unknown fields are errors: a misspelt one would change nothing, and nobody would know."""
@@ -165,8 +168,8 @@ class ClassifyRequest(Model):
 
     labels: list[str] | None = Field(None, min_length=1, max_length=1_000)
     set: str | None = None
-    clip_id: str | None = None
-    video_id: str | None = None
+    clip_id: str | None = Field(None, pattern=CLIP_ID)
+    video_id: str | None = Field(None, pattern=VIDEO_ID)
     start_s: Seconds | None = None
     end_s: Seconds | None = None
     model_config = ConfigDict(

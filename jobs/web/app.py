@@ -40,7 +40,8 @@ from pipeline.versions import versions
 from schemas.errors import FootageError, InputError, NotFound, VideoError
 
 LOG = logging.getLogger("footage.serve")
-ID = Annotated[str, InPath(pattern=r"^[0-9A-Za-z_-]{1,64}$")]
+VideoId = Annotated[str, InPath(pattern=answers.VIDEO_ID)]
+ClipId = Annotated[str, InPath(pattern=answers.CLIP_ID)]
 PROBLEMS: dict[int | str, dict[str, Any]] = {
     status: {"model": Problem, "content": {"application/problem+json": {}}} for status in (400, 401, 404, 413, 422, 429)
 }
@@ -257,7 +258,7 @@ async def classify(request: Request, asked: answers.ClassifyRequest) -> answers.
         raise InputError("expected a clip_id or a video_id, and not both")
 
     def work() -> list[dict[str, Any]]:
-        return snapshot.classify(labels, [asked.clip_id] if asked.clip_id else _clip_ids(snapshot, asked))
+        return snapshot.classify(labels, [asked.clip_id] if asked.clip_id is not None else _clip_ids(snapshot, asked))
 
     found = await _within(request, work)
     return answers.Classified(labels=[answers.LabelScore(**label) for label in found])
@@ -306,14 +307,14 @@ async def videos(
 
 
 @router.get("/videos/{video_id}", response_model=answers.WholeVideo)
-async def video(request: Request, video_id: ID) -> answers.WholeVideo:
+async def video(request: Request, video_id: VideoId) -> answers.WholeVideo:
     """A video with its clips and tags."""
     snapshot = _snapshot(request)
     return await _within(request, lambda: answers.whole_video(snapshot, snapshot.video(video_id)))
 
 
 @router.get("/media/{video_id}", response_class=Response)
-async def media_of(request: Request, video_id: ID) -> Response:
+async def media_of(request: Request, video_id: VideoId) -> Response:
     """The file of a video, in byte ranges if asked."""
     snapshot = _snapshot(request)
     asked = request.headers.get("range")
@@ -323,7 +324,7 @@ async def media_of(request: Request, video_id: ID) -> Response:
 @router.get("/preview/{video_id}", response_class=Response)
 async def preview(
     request: Request,
-    video_id: ID,
+    video_id: VideoId,
     start_s: Annotated[float, Query(ge=0, le=1e9)] = 0.0,
     length_s: Annotated[float, Query(gt=0, le=MOST_LENGTH_S)] = 20.0,
 ) -> Response:
@@ -334,7 +335,7 @@ async def preview(
 
 
 @router.get("/thumbnails/{clip_id}", response_class=Response)
-async def thumbnail(request: Request, clip_id: Annotated[str, InPath(pattern=r"^[0-9a-f]{16}$")]) -> Response:
+async def thumbnail(request: Request, clip_id: ClipId) -> Response:
     """The picture of a clip, WebP."""
     picture = await _within(request, lambda: _snapshot(request).thumbnail(clip_id))
     headers = {"cache-control": f"private, max-age={365 * DAY_S}, immutable"}

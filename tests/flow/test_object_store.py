@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from deltalake import DeltaTable
 
-from pipeline import deadletter, export, flows, lease, reindexing, vectors
+from pipeline import deadletter, export, flows, lease, reindexing
 from pipeline.archive import Archive
 from pipeline.compact import CompactSettings, compact
 from pipeline.flows import index
@@ -157,7 +157,7 @@ def test_an_index_that_is_cut_short_is_built_again(there: tuple[str, str], setti
     videos, url = there
     report = index(videos, url, settings_for())
     expected = search(open_space(url, str(tiny_weights)), "left", top=3).hits
-    (file,) = (key for key in keys(f"{url}/indexes") if key.endswith(vectors.INDEX_FILE))
+    (file,) = (key for key in keys(f"{url}/indexes") if key.endswith(".faiss"))
     s3().pipe_file(file, s3().cat_file(file)[:100])
     (problem,) = verify(url).problems
     assert (problem.kind, problem.subject) == ("index", report.space)

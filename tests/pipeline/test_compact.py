@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline import deadletter, delta_log, lease, scratch, vectors
+from pipeline import deadletter, delta_log, indexes, lease, scratch
 from pipeline.archive import Archive
 from pipeline.compact import CompactSettings, compact, merges
 from pipeline.delta_log import TableFile
@@ -59,7 +59,7 @@ def archive(tmp_path: Path) -> Archive:
     commit(archive, [embedded(unit_of(video_row("/videos/half.mp4"), 2))])
     add_tags(archive, [tag_row(row["clip_id"]) for row in seen(archive).to_pylist()])
     add_tags(archive, [{**tag_row("0" * 16), "label_set": "of clips long gone"}])
-    vectors.build(archive, SPACE, WIDTH)
+    indexes.build(archive, SPACE, WIDTH)
     return archive
 
 
@@ -337,7 +337,7 @@ def test_the_index_belongs_to_the_new_version_and_is_the_only_one(archive: Archi
     compact(archive.folder, NOW)
     (folder,) = archive.index_folder(SPACE).iterdir()
     assert folder.name == str(archive.version("videos"))
-    assert vectors.open_current(archive, SPACE, WIDTH).count == seen(archive).num_rows
+    assert indexes.open_current(archive, SPACE, WIDTH).count == seen(archive).num_rows
 
 
 # --- others at work

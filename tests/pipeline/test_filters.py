@@ -12,8 +12,8 @@ import pytest
 from pipeline import filters, keys
 from pipeline.archive import Archive
 from pipeline.filters import COLUMNS, of_condition
+from pipeline.indexes import build
 from pipeline.label_sets import NONE
-from pipeline.vectors import build
 from schemas import tables
 from schemas.errors import InputError
 from tests.pipeline.factories import (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline import parts, places, vectors
+from pipeline import indexes, parts, places
 from pipeline.archive import Archive
 from pipeline.compact import CompactSettings, compact
 from pipeline.places import ClipReader, Places
@@ -101,9 +102,9 @@ def test_a_built_index_knows_where_its_clips_are_and_so_does_one_that_is_read(
     archive: Archive, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = stored(archive)
-    built = vectors.build(archive, SPACE, WIDTH)
+    built = indexes.build(archive, SPACE, WIDTH)
     monkeypatch.setattr(places, "of_dataset", scans)
-    for index in (built, vectors.open_current(archive, SPACE, WIDTH)):
+    for index in (built, indexes.open_current(archive, SPACE, WIDTH)):
         assert index.places is not None
         assert archive.clip_reader(SPACE, index.places).rows(list(expected), COLUMNS) == expected
 
@@ -120,33 +121,33 @@ def test_places_that_are_wrong_find_the_same(archive: Archive, monkeypatch: pyte
     merged(archive)
     expected, known = stored(archive), archive.places(SPACE)
     for rows_N in (known.rows_N[::-1], known.rows_N + 1000):
-        wrong = Places(known.clips_N, known.files_N, rows_N, known.files)
+        wrong = replace(known, rows_N=rows_N)
         assert archive.clip_reader(SPACE, wrong).rows(list(expected), COLUMNS) == expected
-    half = Places(known.clips_N[::2], known.files_N[::2], known.rows_N[::2], known.files)
+    half = Places(known.clips_N[::2], known.videos_N[::2], known.files_N[::2], known.rows_N[::2], known.files)
     assert archive.clip_reader(SPACE, half).rows(list(expected), COLUMNS) == expected
 
 
 def test_the_index_of_an_archive_that_was_compacted_knows_the_new_places(
     archive: Archive, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    vectors.build(archive, SPACE, WIDTH)
+    indexes.build(archive, SPACE, WIDTH)
     expected = stored(archive)
     merged(archive)
-    monkeypatch.setattr(vectors, "build", None)
+    monkeypatch.setattr(indexes, "build", None)
     monkeypatch.setattr(places, "of_dataset", scans)
-    index = vectors.open_current(archive, SPACE, WIDTH)
+    index = indexes.open_current(archive, SPACE, WIDTH)
     assert index.places is not None
     assert archive.clip_files(SPACE) == set(index.places.files)
     assert archive.clip_reader(SPACE, index.places).rows(list(expected), COLUMNS) == expected
 
 
 def test_refreshing_replaces_an_index_of_the_same_version_whose_places_are_old(archive: Archive) -> None:
-    built = vectors.build(archive, SPACE, WIDTH)
+    built = indexes.build(archive, SPACE, WIDTH)
     version = archive.version("videos")
     archive.table("clips").optimize.compact()
     assert archive.version("videos") == version
-    vectors.refresh(archive, SPACE, WIDTH)
-    index = vectors.open_current(archive, SPACE, WIDTH)
+    indexes.refresh(archive, SPACE, WIDTH)
+    index = indexes.open_current(archive, SPACE, WIDTH)
     assert built.places is not None
     assert index.places is not None
     assert set(index.places.files) == archive.clip_files(SPACE) != set(built.places.files)
@@ -154,7 +155,7 @@ def test_refreshing_replaces_an_index_of_the_same_version_whose_places_are_old(a
 
 @pytest.mark.parametrize("damage", ["gone", "short", "other"])
 def test_places_that_cannot_be_read_are_none_and_the_index_serves(damage: str, archive: Archive) -> None:
-    built = vectors.build(archive, SPACE, WIDTH)
+    built = indexes.build(archive, SPACE, WIDTH)
     (file,) = archive.index_folder(SPACE).rglob(places.PLACES_FILE)
     if damage == "gone":
         file.unlink()
@@ -163,7 +164,7 @@ def test_places_that_cannot_be_read_are_none_and_the_index_serves(damage: str, a
     else:
         with pa.OSFile(str(file), "wb") as sink, pa.ipc.new_file(sink, pa.schema([("a", pa.int8())])):
             pass
-    index = vectors.open_current(archive, SPACE, WIDTH)
+    index = indexes.open_current(archive, SPACE, WIDTH)
     assert index.places is None
     assert index.count == built.count
     expected = stored(archive)

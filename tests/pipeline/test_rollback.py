@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import delta_log, vectors
+from pipeline import delta_log, indexes
 from pipeline.archive import Archive
 from pipeline.compact import CompactSettings, compact
 from pipeline.deadletter import failures
@@ -59,7 +59,7 @@ def archive(tmp_path: Path) -> Archive:
     log_run(archive, "good")
     clip_id = archive.visible_clips(SPACE, ["clip_id"])["clip_id"][0].as_py()
     add_tags(archive, [{"clip_id": clip_id, "space": SPACE, "label_set": "s", "label": "run"}])
-    vectors.build(archive, SPACE, WIDTH)
+    indexes.build(archive, SPACE, WIDTH)
     return archive
 
 
@@ -73,7 +73,7 @@ def bad_run(archive: Archive) -> None:
     add_video(archive, C)
     drop_tags(archive, SPACE, "s")
     log_run(archive, "bad")
-    vectors.build(archive, SPACE, WIDTH)
+    indexes.build(archive, SPACE, WIDTH)
 
 
 def test_the_archive_is_what_it_was_before_the_run(archive: Archive) -> None:
@@ -84,7 +84,7 @@ def test_the_archive_is_what_it_was_before_the_run(archive: Archive) -> None:
     assert (report.videos, report.clips_before, report.clips_after) == (3, 5 + 2, 2 + 3)
     assert report.runs == ("bad",)
     assert archive.pending_units(SPACE) == ({}, {}), "nothing of the run is there to be taken over"
-    assert vectors.open_current(archive, SPACE, WIDTH).count == 5
+    assert indexes.open_current(archive, SPACE, WIDTH).count == 5
     assert verify(archive.folder).problems == ()
 
 

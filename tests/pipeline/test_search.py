@@ -13,13 +13,13 @@ from pipeline import filters
 from pipeline import search as search_module
 from pipeline.archive import Archive
 from pipeline.contexts import unpack
+from pipeline.indexes import build
 from pipeline.moments import Grouping
 from pipeline.queries import Known, Phrase, Query, of_text
 from pipeline.runs import serving_run
 from pipeline.search import SearchSettings, ask, by_video, search, stored_tensors
 from pipeline.serving import OpenSpace, open_space
 from pipeline.settings import IndexSettings, space_of
-from pipeline.vectors import build
 from schemas.errors import ArchiveError, InputError, SpaceMismatch, WeightsError
 from tests.models import WORDED, random_state, save_safetensors
 from tests.pipeline.conftest import CLIPS, VIDEOS, run_row

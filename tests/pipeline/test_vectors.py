@@ -1,10 +1,8 @@
-"""The index: exact, of the clips that can be seen, rebuilt when it is of another version, published at once."""
+"""Segments: exact or coded, masked and filtered, saved and mapped; which kind for how many; recall that is measured."""
 
 from __future__ import annotations
 
-import json
-import shutil
-from dataclasses import replace
+from collections.abc import Iterator
 from pathlib import Path
 
 import faiss
@@ -13,211 +11,213 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline import vectors
-from pipeline.archive import Archive
-from schemas.errors import ArchiveError
-from tests.pipeline.factories import SPACE, WIDTH, add_video, commit, embedded, unit_of, unit_vectors, video_row
+from pipeline import index_plan, recall_gate, vectors
+from pipeline.index_plan import GB, Rules
+from pipeline.recall_gate import Exact
+from pipeline.vectors import Kind, Segment
+from schemas.errors import InputError
+
+WIDTH, COUNT = 64, 10_000
+KINDS = [Kind(), Kind("fp16", 32), Kind("sq8", 32), Kind("pq", 32)]
+VIDEOS = 60
+
+
+def clustered(count: int, *, seed: int, spread: float = 0.5) -> np.ndarray:
+    """Unit vectors round a hundred centres, as those of clips are."""
+    rng = np.random.default_rng(seed)
+    centres = np.random.default_rng(99).normal(size=(100, WIDTH))
+    found = centres[rng.integers(0, 100, count)] + spread * rng.normal(size=(count, WIDTH))
+    found /= np.linalg.norm(found, axis=1, keepdims=True)
+    return found.astype(np.float16).astype(np.float32)  # as archives store them
+
+
+STORED = clustered(COUNT, seed=1)
+QUERIES = clustered(20, seed=2)
+CLIPS = np.random.default_rng(3).integers(0, 2**64, COUNT, np.uint64)
+REVISIONS = np.arange(COUNT, dtype=np.uint64) % VIDEOS
+
+
+def segment(kind: Kind) -> Segment:
+    lots = [(CLIPS[a : a + 1000], REVISIONS[a : a + 1000], STORED[a : a + 1000]) for a in range(0, COUNT, 1000)]
+    return vectors.filled("name", kind, vectors.trained(kind, WIDTH, STORED[: kind.sample_size]), lots)
+
+
+@pytest.fixture(scope="module")
+def segments() -> Iterator[dict[str, Segment]]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(vectors, "SAMPLE_OF_CODES", 2560)  # learning codes is what takes time
+        yield {kind.name: segment(kind) for kind in KINDS}
 
 
 @pytest.fixture
-def archive(tmp_path: Path) -> Archive:
-    return Archive.create(tmp_path / "archive")
+def wide_filters(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Looks into few lists although there are few clips."""
+    monkeypatch.setattr(vectors, "PICKED", 0)
 
 
-def entries(archive: Archive) -> list[str]:
-    return sorted(path.name for path in archive.index_folder(SPACE).iterdir())
+def best(query_E: np.ndarray, most: int, mask_N: np.ndarray | None = None) -> list[int]:
+    """The numbers of the nearest clips, by NumPy."""
+    scores = STORED @ query_E
+    if mask_N is not None:
+        scores = np.where(mask_N, scores, -np.inf)
+    return CLIPS[np.argsort(-scores, kind="stable")[:most]].tolist()
 
 
-def by_hand(archive: Archive, query_E: np.ndarray) -> list[tuple[str, float]]:
-    """Every visible clip with its cosine, best first, by NumPy."""
-    rows = archive.visible_clips(SPACE, ["clip_id", "embedding"]).to_pylist()
-    scores = np.array([row["embedding"] for row in rows], np.float32) @ query_E
-    return sorted(((row["clip_id"], float(s)) for row, s in zip(rows, scores, strict=True)), key=lambda pair: -pair[1])
+@pytest.mark.parametrize("kind", [kind.name for kind in KINDS])
+def test_all_lists_looked_into_find_what_the_code_lets_them(kind: str, segments: dict[str, Segment]) -> None:
+    wide = segments[kind].with_probes(32)
+    least = {"flat": 1.0, "fp16": 1.0, "sq8": 0.95, "pq": 0.8}[kind]
+    _, numbers, are = wide.search(QUERIES, 10)
+    assert are.all()
+    found = [len(set(row) & set(best(query_E, 10))) for row, query_E in zip(numbers.tolist(), QUERIES, strict=True)]
+    assert np.mean(found) >= 10 * least
 
 
-@given(st.lists(st.integers(0, 2**64 - 1), min_size=1, max_size=20))
-def test_every_64_bit_id_goes_to_faiss_and_back(numbers: list[int]) -> None:
-    clip_ids = [f"{number:016x}" for number in numbers]
-    faiss_ids = vectors.to_faiss_ids(clip_ids)
-    assert faiss_ids.dtype == np.int64
-    assert [vectors.from_faiss_id(number) for number in faiss_ids] == clip_ids
-
-
-def test_ids_with_the_highest_bit_survive_the_index_itself() -> None:
-    ids = ["fffffffffffffffe", "8000000000000000", "0000000000000000", "7fffffffffffffff", "0000000000000001"]
-    index = faiss.IndexIDMap2(faiss.IndexFlatIP(WIDTH))
-    stored = unit_vectors(len(ids))
-    index.add_with_ids(stored, vectors.to_faiss_ids(ids))
-    opened = vectors.VectorIndex(index, 0)
-    for clip_id, vector_E in zip(ids, stored, strict=True):
-        assert opened.search(vector_E, 1)[0][0] == clip_id
-
-
-def test_search_is_exact(archive: Archive) -> None:
-    for number in range(12):
-        add_video(archive, f"/videos/{number}.mp4", clips=9)
-    index = vectors.build(archive, SPACE, WIDTH)
-    assert index.count == 108
-    for query_E in unit_vectors(5, seed=77):
-        expected = by_hand(archive, query_E)
-        for most in (1, 10, 108):
-            found = index.search(query_E, most)
-            assert [clip_id for clip_id, _ in found] == [clip_id for clip_id, _ in expected[:most]]
-            np.testing.assert_allclose([s for _, s in found], [s for _, s in expected[:most]], atol=1e-6)
-
-
-def test_asking_for_more_than_there_is_gives_all(archive: Archive) -> None:
-    add_video(archive, clips=3)
-    assert len(vectors.build(archive, SPACE, WIDTH).search(unit_vectors(1)[0], 1000)) == 3
-
-
-def test_an_empty_archive_has_an_empty_index(archive: Archive) -> None:
-    index = vectors.open_current(archive, SPACE, WIDTH)
-    assert (index.count, index.search(unit_vectors(1)[0], 10)) == (0, [])
-    assert vectors.open_current(archive, SPACE, WIDTH).count == 0, "from the file, too"
-
-
-def test_the_index_holds_what_can_be_seen_and_no_more(archive: Archive) -> None:
-    kept = add_video(archive, "/videos/kept.mp4")
-    gone = add_video(archive, "/videos/gone.mp4")
-    archive.commit_videos([replace(gone, status="gone", revision=2)])
-    commit(archive, [embedded(unit_of(video_row("/videos/hidden.mp4")))])
-    add_video(archive, "/videos/other.mp4", space="other")
-    index = vectors.build(archive, SPACE, WIDTH)
-    found = {clip_id for clip_id, _ in index.search(unit_vectors(1)[0], 100)}
-    visible = archive.visible_clips(SPACE, ["clip_id", "video_id"]).to_pylist()
-    assert found == {row["clip_id"] for row in visible}
-    assert {row["video_id"] for row in visible} == {kept.video_id}
-
-
-def test_an_index_of_another_version_is_rebuilt(archive: Archive) -> None:
-    add_video(archive, clips=2)
-    first = vectors.build(archive, SPACE, WIDTH)
-    add_video(archive, "/videos/b.mp4", clips=3)
-    second = vectors.open_current(archive, SPACE, WIDTH)
-    assert (first.count, second.count) == (2, 5)
-    assert (first.videos_version, second.videos_version) == (1, 2)
-    assert entries(archive) == ["2"], "the old one is dropped"
-
-
-def test_an_index_of_this_version_is_read_and_not_built(archive: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
-    add_video(archive)
-    built = vectors.build(archive, SPACE, WIDTH)
-    monkeypatch.setattr(vectors, "build", None)
-    query_E = unit_vectors(1)[0]
-    assert vectors.open_current(archive, SPACE, WIDTH).search(query_E, 9) == built.search(query_E, 9)
-
-
-def test_an_index_that_is_mapped_answers_as_one_that_is_read_and_after_it_was_swept(archive: Archive) -> None:
-    for number in range(5):
-        add_video(archive, f"/videos/{number}.mp4", clips=9)
-    vectors.build(archive, SPACE, WIDTH)
-    file = archive.index_folder(SPACE) / "5" / vectors.INDEX_FILE
-    read, mapped = faiss.read_index(str(file)), vectors.open_current(archive, SPACE, WIDTH)
-    assert str(file) in Path("/proc/self/maps").read_text(), "it is mapped"
-    shutil.rmtree(archive.index_folder(SPACE))
-    for query_E in unit_vectors(5, seed=7):
-        assert mapped.search(query_E, 45) == vectors.VectorIndex(read, 5).search(query_E, 45)
-
-
-def test_a_lost_index_is_rebuilt_from_the_archive(archive: Archive) -> None:
-    add_video(archive)
-    query_E = unit_vectors(1)[0]
-    before = vectors.build(archive, SPACE, WIDTH).search(query_E, 9)
-    shutil.rmtree(archive.index_folder(SPACE))
-    assert vectors.open_current(archive, SPACE, WIDTH).search(query_E, 9) == before
-
-
-@pytest.mark.parametrize("keep", [0, 10, 60])
-def test_a_damaged_index_is_rebuilt_from_the_archive(keep: int, archive: Archive) -> None:
-    add_video(archive)
-    query_E = unit_vectors(1)[0]
-    before = vectors.build(archive, SPACE, WIDTH).search(query_E, 9)
-    (file,) = archive.index_folder(SPACE).rglob(vectors.INDEX_FILE)
-    file.write_bytes(file.read_bytes()[:keep])
-    assert vectors.open_current(archive, SPACE, WIDTH).search(query_E, 9) == before
-    assert file.stat().st_size > 60, "and written anew"
-
-
-def test_a_published_index_is_whole_and_leaves_no_draft(archive: Archive) -> None:
-    add_video(archive, clips=4)
-    vectors.build(archive, SPACE, WIDTH)
-    vectors.build(archive, SPACE, WIDTH)
-    assert entries(archive) == ["1"]
-    folder = archive.index_folder(SPACE) / "1"
-    assert sorted(path.name for path in folder.iterdir()) == [
-        vectors.INDEX_FILE,
-        vectors.MANIFEST,
-        vectors.PLACES_FILE,
-    ]
-    manifest = json.loads((folder / vectors.MANIFEST).read_text())
-    assert manifest == {"videos_version": 1, "clips": 4, "type": "flat"}
-
-
-def test_a_draft_that_a_crash_left_is_never_read_and_goes_with_the_next_index(archive: Archive) -> None:
-    draft = archive.index_folder(SPACE) / ".draft-of-a-run-that-died"
-    draft.mkdir(parents=True)
-    (draft / vectors.INDEX_FILE).write_bytes(b"half an index")
-    add_video(archive)
-    assert vectors.open_current(archive, SPACE, WIDTH).count == 2
-    assert entries(archive) == ["1"]
-
-
-def test_a_failure_while_writing_publishes_nothing(archive: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
-    add_video(archive)
-
-    def full_disk(*_) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(vectors.faiss, "write_index", full_disk)
-    with pytest.raises(OSError, match="No space left"):
-        vectors.build(archive, SPACE, WIDTH)
-    assert not (archive.index_folder(SPACE) / "1").exists()
-
-
-@pytest.mark.parametrize("moment", ["before it writes", "after it wrote"])
-@pytest.mark.parametrize("version", ["the same", "a newer"])
-def test_the_other_one_of_two_builders_may_be_first(
-    version: str, moment: str, archive: Archive, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("kind", [kind.name for kind in KINDS])
+@pytest.mark.parametrize("share", [0.0005, 0.01, 0.5])
+@pytest.mark.usefixtures("wide_filters")
+def test_a_filter_gives_as_many_as_there_are_and_the_nearest_of_them(
+    kind: str, share: float, segments: dict[str, Segment]
 ) -> None:
-    """Two searches find the index stale at the same time, or one commit apart; the other publishes first."""
-    add_video(archive)
-    write = vectors.faiss.write_index
-
-    def other() -> None:
-        monkeypatch.setattr(vectors.faiss, "write_index", write)
-        if version == "a newer":
-            add_video(archive, "/videos/newer.mp4")
-        vectors.build(archive, SPACE, WIDTH)
-
-    def overtaken(index, path: str) -> None:
-        if moment == "before it writes":
-            other()
-        write(index, path)
-        if moment == "after it wrote":
-            other()
-
-    monkeypatch.setattr(vectors.faiss, "write_index", overtaken)
-    assert vectors.build(archive, SPACE, WIDTH).count == 2, "it answers from what it built"
-    assert entries(archive) == ["2" if version == "a newer" else "1"]
-    assert vectors.open_current(archive, SPACE, WIDTH).count == (4 if version == "a newer" else 2)
+    passes = np.random.default_rng(4).random(COUNT) < share
+    for query_E in QUERIES:
+        _, numbers, are = segments[kind].search(query_E[None], 10, lambda clips, _: passes & (clips == CLIPS))
+        found = numbers[0][are[0]].tolist()
+        assert len(found) == min(10, passes.sum())
+        assert set(found) <= set(CLIPS[passes].tolist())
+        if kind != "pq":
+            assert len(set(found) & set(best(query_E, 10, passes))) >= 0.8 * len(found)
 
 
-def test_an_index_that_is_swept_while_it_is_opened_is_built(archive: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
-    add_video(archive)
-    vectors.build(archive, SPACE, WIDTH)
-    read = vectors.faiss.read_index
-
-    def too_late(path: str, flags: int) -> faiss.Index:
-        monkeypatch.setattr(vectors.faiss, "read_index", read)
-        shutil.rmtree(archive.index_folder(SPACE) / "1")
-        return read(path, flags)
-
-    monkeypatch.setattr(vectors.faiss, "read_index", too_late)
-    assert vectors.open_current(archive, SPACE, WIDTH).count == 2
+def test_scores_of_an_exact_kind_are_those_of_comparing_all_to_the_bit(segments: dict[str, Segment]) -> None:
+    coded = segments["fp16"].with_probes(32)
+    for query_E in QUERIES:
+        for one, other in zip(coded.search(query_E[None], 50), segments["flat"].search(query_E[None], 50), strict=True):
+            np.testing.assert_array_equal(one, other)
 
 
-def test_vectors_of_another_width_are_an_error(archive: Archive) -> None:
-    add_video(archive)
-    with pytest.raises(ArchiveError, match=r"2 clips hold 16 values; expected 9 each"):
-        vectors.build(archive, SPACE, WIDTH + 1)
+def test_a_filter_that_nothing_passes_finds_nothing(segments: dict[str, Segment]) -> None:
+    for each in segments.values():
+        _, numbers, _ = each.search(QUERIES, 10, lambda clips, _: np.zeros(len(clips), bool))
+        assert numbers.shape == (len(QUERIES), 0)
+
+
+@pytest.mark.parametrize("kind", [kind.name for kind in KINDS])
+def test_what_is_hidden_is_never_found_and_a_filter_comes_on_top(kind: str, segments: dict[str, Segment]) -> None:
+    live = REVISIONS % 3 != 0
+    shown = segments[kind].hiding(live)
+    assert shown.count == live.sum()
+    _, numbers, _ = shown.search(QUERIES, 200)
+    assert set(numbers.ravel().tolist()) <= set(CLIPS[live].tolist())
+    _, numbers, are = shown.search(QUERIES, 200, lambda _, revisions: revisions < 10)
+    assert set(numbers[are].tolist()) <= set(CLIPS[live & (REVISIONS < 10)].tolist())
+
+
+def test_hiding_nothing_hides_nothing(segments: dict[str, Segment]) -> None:
+    assert segments["flat"].hiding(np.ones(COUNT, bool)).live_N is None
+
+
+@pytest.mark.parametrize("kind", [kind.name for kind in KINDS])
+def test_a_segment_in_a_file_is_mapped_and_answers_the_same(
+    kind: str, segments: dict[str, Segment], tmp_path: Path
+) -> None:
+    made = segments[kind].with_probes(4)
+    vectors.save(made, tmp_path)
+    files = [tmp_path / name for name in vectors.file_names(made.name)]
+    again = vectors.load(made.name, made.kind, made.probes, *files)
+    assert str(files[0]) in Path("/proc/self/maps").read_text()
+    for one, other in zip(made.search(QUERIES, 50), again.search(QUERIES, 50), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_a_segment_whose_files_disagree_is_refused(segments: dict[str, Segment], tmp_path: Path) -> None:
+    vectors.save(segments["flat"], tmp_path)
+    index_file, clips_file = (tmp_path / name for name in vectors.file_names("name"))
+    np.save(clips_file, np.stack([CLIPS[:-1], REVISIONS[:-1]]))
+    with pytest.raises(ValueError, match="10000 vectors and 9999 clips"):
+        vectors.load("name", Kind(), 0, index_file, clips_file)
+
+
+def test_a_single_query_uses_all_cores(segments: dict[str, Segment]) -> None:
+    assert faiss.extract_index_ivf(segments["sq8"].index).parallel_mode == 1
+
+
+@pytest.mark.parametrize(
+    ("count", "memory", "name", "lists"),
+    [
+        (0, 8 * GB, "flat", 0),
+        (200_000, GB // 4, "flat", 0),
+        (200_001, 8 * GB, "fp16", 2048),
+        (1_000_000, 8 * GB, "fp16", 4096),
+        (1_000_000, GB, "sq8", 4096),
+        (10_000_000, 8 * GB, "sq8", 16384),
+        (50_000_000, 8 * GB, "pq", 32768),
+        (10**9, GB, "pq", 131072),
+    ],
+)
+def test_the_kind_goes_by_number_and_memory(count: int, memory: int, name: str, lists: int) -> None:
+    assert vectors.kind_for(count, 512, memory) == Kind(name, lists)
+
+
+@given(count=st.integers(1, 10**8), memory=st.integers(GB // 4, 100 * GB))
+def test_segments_share_all_clips_and_fit_into_memory(count: int, memory: int) -> None:
+    made = index_plan.making(count, 512, Rules(memory_bytes=memory))
+    assert sum(made.counts) == count
+    assert max(made.counts) - min(made.counts) <= 1
+    assert made.size_bytes == count * made.kind.clip_bytes(512)
+    if made.kind.name == "flat":
+        assert made.edges == (0, count)
+    else:
+        assert max(made.counts) * made.kind.clip_bytes(512) <= memory * index_plan.SEGMENT_PART + 4096
+
+
+def test_finer_kinds_end_with_exact() -> None:
+    made, names = index_plan.making(30_000_000, 512, Rules()), []
+    while made is not None:
+        names.append(made.kind.name)
+        made = index_plan.finer(made, 512, Rules())
+    assert names == ["pq", "sq8", "fp16", "flat"]
+
+
+@pytest.mark.parametrize("rules", [{"memory_bytes": GB // 5}, {"recall": 1.5}])
+def test_rules_that_nothing_can_meet_are_refused(rules: dict) -> None:
+    with pytest.raises(InputError, match="expected"):
+        Rules(**rules)
+
+
+@given(lots=st.lists(st.integers(1, 300), min_size=1, max_size=5))
+def test_an_exact_search_over_lots_is_one_over_all(lots: list[int]) -> None:
+    exact, start = Exact(QUERIES[:3]), 0
+    for size in lots:
+        exact.see(CLIPS[start : start + size], STORED[start : start + size])
+        start += size
+    for row, query_E in enumerate(QUERIES[:3]):
+        scores = STORED[:start] @ query_E
+        expected = CLIPS[:start][np.argsort(-scores, kind="stable")[:10]]
+        assert exact.best(10)[row].tolist() == expected.tolist()
+
+
+def exact_of(queries: np.ndarray) -> Exact:
+    exact = Exact(queries)
+    exact.see(CLIPS, STORED)
+    return exact
+
+
+@pytest.mark.usefixtures("wide_filters")
+def test_a_search_is_widened_until_it_finds_enough(segments: dict[str, Segment]) -> None:
+    # Like texts: nearest to no centre in particular.
+    groups = {"clips": exact_of(STORED[::300]), "texts": exact_of(clustered(20, seed=2, spread=1.0))}
+    narrow = segments["fp16"].with_probes(1)
+    before = recall_gate.measure(narrow, groups["texts"])
+    tuned, found, is_enough = recall_gate.tuned(narrow, groups, 0.99)
+    assert is_enough
+    assert before.at_100 < 0.99 <= min(min(recall.at_10, recall.at_100) for recall in found.values())
+    assert tuned.probes > narrow.probes
+    assert {recall.probes for recall in found.values()} == {tuned.probes}
+
+
+def test_what_a_code_blurs_is_not_called_enough(segments: dict[str, Segment], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recall_gate, "CANDIDATES", 100)
+    _, found, is_enough = recall_gate.tuned(segments["pq"], {"texts": exact_of(QUERIES)}, 0.9999)
+    assert not is_enough
+    assert found["texts"].at_100 < 0.9999

@@ -7,12 +7,11 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-import faiss
 import numpy as np
 import pyarrow as pa
 import pytest
 
-from pipeline import delta_log, parts, sources, vectors
+from pipeline import delta_log, index_files, indexes, parts, sources
 from pipeline.archive import Archive
 from pipeline.compact import CompactSettings, compact
 from pipeline.repair import ERROR_KIND, repair
@@ -48,7 +47,7 @@ def archive(tmp_path: Path) -> Archive:
     again = replace(archive.known_videos(SPACE)[str(tmp_path / "0.mp4")], revision=2, clip_count=2)
     commit(archive, [embedded(unit_of(again, 2))], [again])
     archive.commit_videos([replace(add_video(archive, "/videos/gone.mp4"), status="gone", revision=2)])
-    vectors.build(archive, SPACE, WIDTH)
+    indexes.build(archive, SPACE, WIDTH)
     return archive
 
 
@@ -79,8 +78,9 @@ def kinds(report: VerifyReport) -> list[str]:
     return sorted(problem.kind for problem in report.problems)
 
 
-def index_file(archive: Archive, name: str = vectors.INDEX_FILE) -> Path:
-    return archive.index_folder(SPACE) / str(archive.version("videos")) / name
+def index_file(archive: Archive, pattern: str = "*.faiss") -> Path:
+    (file,) = (archive.index_folder(SPACE) / str(archive.version("videos"))).glob(pattern)
+    return file
 
 
 # --- damage
@@ -137,14 +137,12 @@ def truncate_the_index(archive: Archive) -> None:
 
 
 def exchange_the_index(archive: Archive) -> None:
-    ids = archive.visible_clips(SPACE, ["clip_id"])["clip_id"].to_pylist()
-    index = faiss.IndexIDMap2(faiss.IndexFlatIP(WIDTH))
-    index.add_with_ids(unit_vectors(len(ids)), vectors.to_faiss_ids(["0" * 15 + f"{n:x}" for n in range(len(ids))]))
-    faiss.write_index(index, str(index_file(archive)))
+    file = index_file(archive, "*.clips.npy")
+    np.save(file, np.load(file) ^ np.uint64(1))
 
 
 def mislabel_the_index(archive: Archive) -> None:
-    file = index_file(archive, vectors.MANIFEST)
+    file = index_file(archive, index_files.MANIFEST)
     file.write_text(json.dumps({**json.loads(file.read_text()), "videos_version": 1}))
 
 
@@ -153,7 +151,7 @@ def drop_a_video_row(archive: Archive) -> None:
         (batch,) = parts.read_batches([archive.folder / "videos" / file.path], parts.file_schema("videos"))
         if batch["uri"][0].as_py().endswith("2.mp4"):
             delta_log.replace(archive, "videos", [file], [])
-    vectors.build(archive, SPACE, WIDTH)
+    indexes.build(archive, SPACE, WIDTH)
 
 
 def lose_a_source(archive: Archive) -> None:
@@ -210,7 +208,7 @@ def test_damage_is_named_and_the_repair_leaves_nothing_wrong(damage: Callable, a
     is_hurt = "index" not in kinds(report)
     rest = [row for row in sound.to_pylist() if not (is_hurt and row["video_id"] == hurt)]
     assert archive.visible_clips(SPACE, ["clip_id", "video_id", "embedding"]).to_pylist() == rest, "the others serve on"
-    assert vectors.open_current(archive, SPACE, WIDTH).count == len(rest)
+    assert indexes.open_current(archive, SPACE, WIDTH).count == len(rest)
     row = archive.known_videos(SPACE)[str(archive.folder.parent / "2.mp4")]
     assert (row.status, row.error_kind) == (("failed", ERROR_KIND) if is_hurt else ("ok", None))
 
