@@ -31,13 +31,13 @@ const player = new Player({
   moved: (timeS) => go({ at: timeS }, "replace"),
   like: (clipId) => findLike(clipId),
   link: (videoId, timeS) => copyLink(videoId, timeS),
-  other: (videoId, timeS) => go({ video: videoId, at: timeS }),
+  other: (videoId, timeS) => go({ video: videoId, at: timeS }, "replace"),
 }, momentsOf);
 
 // --- the state
 
 /**
- * Changes the state and shows it.
+ * Changes the state and shows it. An entry of the history knows whether it opened the player: closing takes it back.
  * @param {Partial<import("./state.js").State>} parts
  * @param {"push"|"replace"} how the address changes
  */
@@ -45,7 +45,8 @@ function go(parts, how = "push") {
   const before = toAddress(state);
   state = { ...state, ...parts };
   const address = toAddress(state);
-  if (address !== before) window.history[`${how}State`]({ byPage: how === "push" }, "", address);
+  const opens = how === "push" ? Boolean(parts.video) : Boolean(window.history.state?.opens);
+  if (address !== before) window.history[`${how}State`]({ opens }, "", address);
   show();
 }
 
@@ -164,7 +165,7 @@ function failed(error) {
   byId("grid").replaceChildren();
   if (error.columns?.length) {
     showWhereProblem(error);
-    showMessage("The condition cannot be used", [error.message], [{ words: "Remove the condition", on: () => look({ where: "" }) }]);
+    showMessage("The condition cannot be used", ["What is wrong with it stands under Advanced, with the columns there are."], [{ words: "Remove the condition", on: () => look({ where: "" }) }]);
     announce(`The condition cannot be used: ${error.message}`);
     return;
   }
@@ -183,12 +184,13 @@ function findLike(clipId) {
 
 /** All moments of a video that are as good as those shown; without a search none, and those shown if that fails. */
 async function momentsOf(videoId) {
-  const shown = found.hits.filter((hit) => hit.video_id === videoId);
+  const withShare = (hits) => hits.map((hit) => ({ ...hit, share: shareOf(hit) }));
+  const shown = withShare(found.hits.filter((hit) => hit.video_id === videoId));
   if (!found.answer || picture) return shown;
   const least = Math.min(...found.hits.map((hit) => hit.score));
   const asked = { top: 100, more: [`video_id = ${quoted(videoId)}`], extra: { per_video: 0, min_score: least } };
   const answer = await api.search(parameters(state, asked)).catch(() => null);
-  return answer?.hits.length ? answer.hits : shown;
+  return answer?.hits.length ? withShare(answer.hits) : shown;
 }
 
 // --- the player
@@ -204,8 +206,7 @@ const holds = (hit, timeS) => timeS !== null && timeS >= hit.start_s - 0.01 && t
 
 function playerClosed() {
   if (state.video) {
-    // What this page pushed is taken back, so that "back" does not open the player again.
-    if (window.history.state?.byPage) window.history.back();
+    if (window.history.state?.opens) window.history.back();
     else go({ video: "", at: null }, "replace");
   }
   if (opener?.isConnected) opener.focus({ preventScroll: true });
@@ -291,7 +292,9 @@ function start() {
 }
 
 function restore() {
+  const before = searchKey(state);
   state = fromAddress(window.location.search);
+  if (searchKey(state) !== before) picture = null;
   show();
 }
 

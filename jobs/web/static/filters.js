@@ -96,7 +96,7 @@ function merged(rows) {
 }
 
 function labelNote(fitting) {
-  if (!known.length) return "No clip has a label yet: `footage tag ARCHIVE LABELS` gives them some.";
+  if (!known.length) return "No clip has a label yet: “footage tag ARCHIVE LABELS” gives them some.";
   if (!fitting) return "No label has these letters.";
   return fitting > MOST_SHOWN ? `and ${count(fitting - MOST_SHOWN)} more: type some letters of the one you mean` : "";
 }
@@ -134,12 +134,17 @@ function insert(column) {
  */
 export function showWhereProblem(trouble) {
   const place = byId("where-problem");
-  place.textContent = trouble?.message ?? "";
+  place.textContent = briefly(trouble?.message ?? "");
   place.hidden = !trouble;
   byId("where").setAttribute("aria-invalid", String(Boolean(trouble)));
   if (!trouble) return;
   showColumns(trouble.columns);
   if (byId("panel-where").hidden) toggle("where", true);
+}
+
+/** What the server says of a condition, without the name of the option and the columns, which are listed below it. */
+function briefly(detail) {
+  return detail.replace(/^--where /, "").replace(/ on columns of videos: [^]*$/, ".");
 }
 
 /**

@@ -6,11 +6,11 @@ const UNITS = ["B", "kB", "MB", "GB", "TB", "PB"];
 const two = (number) => String(number).padStart(2, "0");
 
 /**
- * Seconds as m:ss, or h:mm:ss from an hour on.
+ * Seconds as m:ss, or h:mm:ss from an hour on. What lacks a frame to a second counts as that second: 9.98 is 0:10.
  * @param {number} seconds
  */
 export function clock(seconds) {
-  const whole = Math.max(0, Math.floor(seconds));
+  const whole = Math.max(0, Math.floor(seconds + 0.05));
   const [hours, minutes] = [Math.floor(whole / 3600), Math.floor(whole / 60) % 60];
   return hours ? `${hours}:${two(minutes)}:${two(whole % 60)}` : `${minutes}:${two(whole % 60)}`;
 }

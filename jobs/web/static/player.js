@@ -158,7 +158,7 @@ export class Player {
 
   #showGone() {
     note("The file is not where the archive last saw it: it was moved, renamed or deleted. "
-      + "Pictures and tags are still here; after the next `footage index` the archive knows where it went.");
+      + "Pictures and tags are still here; after the next “footage index” the archive knows where it went.");
     parts.video.hidden = true;
     parts["stand-in"].hidden = false;
     this.#showStill(this.timeS);

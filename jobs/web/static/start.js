@@ -41,7 +41,7 @@ function hero(stats) {
   ];
   return make("div", { class: "hero" },
     make("h1", { text: "Find the moment" }),
-    make("p", { class: "lead", text: stats.clips ? "Describe what happens, or drop a picture." : "The archive is empty: `footage index VIDEOS ARCHIVE` fills it." }),
+    make("p", { class: "lead", text: stats.clips ? "Describe what happens, or drop a picture." : "The archive is empty: “footage index VIDEOS ARCHIVE” fills it." }),
     make("dl", { class: "facts" }, ...facts.map(([value, name]) => make("div", {}, make("dt", { text: name }), make("dd", { text: value })))),
     make("p", { class: "faint", text: [stats.model && `Model ${stats.model}`, stats.indexed_at && `indexed ${when(stats.indexed_at)}`].filter(Boolean).join(" · ") }));
 }

@@ -11,21 +11,21 @@ const STEPS_S = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 
  * Draws the timeline of a video.
  * @param {HTMLElement} place
  * @param {{duration_s: number, tags: Object[]}} info
- * @param {Object[]} hits moments of this video, of the search
+ * @param {Object[]} hits moments of this video, of the search, each with the `share` of its score
  * @param {function(number): void} seek
  */
 export function drawTimeline(place, info, hits, seek) {
   const lengthS = Math.max(info.duration_s, 0.001);
   const lanes = tagLanes(info.tags, lengthS, seek);
   const shown = lanes.slice(0, FEW_LANES);
-  const more = lanes.length > shown.length
-    ? button({ words: `All ${lanes.length} labels`, class: "text-button", on: (event) => event.currentTarget.replaceWith(...lanes.slice(FEW_LANES)) })
-    : null;
   const body = make("div", { class: "lanes" },
     scale(lengthS),
     lane(hits.length ? "Found" : "Found: none", "lane found", hits.map((hit) => hitBar(hit, lengthS, seek))),
     ...shown,
     make("span", { class: "playhead", "aria-hidden": "true" }));
+  const more = lanes.length > shown.length
+    ? button({ words: `All ${lanes.length} labels`, class: "text-button", on: (event) => (body.append(...lanes.slice(FEW_LANES)), event.currentTarget.remove()) })
+    : null;
   body.addEventListener("click", (event) => {
     const track = event.target.closest(".track");
     if (!track || event.target.closest(".bar")) return;
@@ -33,7 +33,6 @@ export function drawTimeline(place, info, hits, seek) {
     seek(((event.clientX - box.left) / box.width) * lengthS);
   });
   place.replaceChildren(body, ...(more ? [more] : []));
-  if (more) body.append(more);
 }
 
 /**
@@ -64,7 +63,7 @@ function bar(piece, lengthS, { label, className, strength, seek }) {
 }
 
 function hitBar(hit, lengthS, seek) {
-  return bar(hit, lengthS, { label: `${span(hit)}, score ${hit.score.toFixed(1)}`, className: "hit", strength: 1, seek });
+  return bar(hit, lengthS, { label: `${span(hit)}, score ${hit.score.toFixed(1)}`, className: "hit", strength: hit.share, seek });
 }
 
 function tagLanes(tags, lengthS, seek) {
