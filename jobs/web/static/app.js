@@ -50,10 +50,16 @@ function go(parts, how = "push") {
   show();
 }
 
-/** A change of what is looked for: it begins at the first page, with the player closed. */
+/** A change of what is looked for: it begins at the first page, with the player closed. What was just typed is kept. */
 function look(parts, how = "push") {
+  const justTyped = typing ? { q: field.value.trim() } : {};
+  rest();
+  go({ page: 1, video: "", at: null, ...justTyped, ...parts }, how);
+}
+
+function rest() {
   clearTimeout(typing);
-  go({ page: 1, video: "", at: null, ...parts }, how);
+  typing = 0;
 }
 
 function show() {
@@ -182,15 +188,18 @@ function findLike(clipId) {
   window.scrollTo({ top: 0 });
 }
 
-/** All moments of a video that are as good as those shown; without a search none, and those shown if that fails. */
-async function momentsOf(videoId) {
+/** The moments of a video that are shown, and then all that are as good as those of any video that are. */
+function momentsOf(videoId) {
   const withShare = (hits) => hits.map((hit) => ({ ...hit, share: shareOf(hit) }));
   const shown = withShare(found.hits.filter((hit) => hit.video_id === videoId));
-  if (!found.answer || picture) return shown;
+  return { shown, all: found.answer && !picture ? allMoments(videoId, withShare).then((all) => all ?? shown) : Promise.resolve(shown) };
+}
+
+async function allMoments(videoId, withShare) {
   const least = Math.min(...found.hits.map((hit) => hit.score));
   const asked = { top: 100, more: [`video_id = ${quoted(videoId)}`], extra: { per_video: 0, min_score: least } };
   const answer = await api.search(parameters(state, asked)).catch(() => null);
-  return answer?.hits.length ? withShare(answer.hits) : shown;
+  return answer?.hits.length ? withShare(answer.hits) : null;
 }
 
 // --- the player
@@ -239,6 +248,7 @@ function typed() {
 }
 
 function ask() {
+  rest();
   const q = field.value.trim();
   if (q === state.q) return;
   look({ q }, isSearch(state) && q ? "replace" : "push"); // one entry a search, not one a letter
@@ -283,7 +293,7 @@ function start() {
     { isPlaying: () => player.isOpen, escape, down: (target) => target === field && focusFirst() },
   );
   field.addEventListener("input", typed);
-  byId("search").addEventListener("submit", (event) => (event.preventDefault(), clearTimeout(typing), ask()));
+  byId("search").addEventListener("submit", (event) => (event.preventDefault(), ask()));
   byId("more").addEventListener("click", () => go({ page: state.page + 1 }, "replace"));
   byId("show-keys").addEventListener("click", showKeys);
   byId("home").addEventListener("click", (event) => (event.preventDefault(), (picture = null), look(NOTHING)));

@@ -16,7 +16,7 @@ for (const name of ["player", "player-name", "player-uri", "video", "stand-in", 
 export class Player {
   /**
    * @param {Object<string, Function>} on
-   * @param {function(string): Promise<Object[]>} momentsOf the search's moments of a video
+   * @param {function(string): {shown: Object[], all: Promise<Object[]>}} momentsOf the search's moments of a video
    */
   constructor(on, momentsOf) {
     this.on = on;
@@ -123,6 +123,7 @@ export class Player {
     this.playback.stop();
     this.info = null;
     this.hits = [];
+    this.shownS = 0;
     note("");
     parts["player-name"].textContent = "Loading …";
     parts["player-uri"].textContent = parts["time-code"].textContent = parts["player-length"].textContent = "";
@@ -138,13 +139,18 @@ export class Player {
     parts["player-uri"].textContent = info.uri;
     parts["player-uri"].title = info.uri;
     parts["player-length"].textContent = `/ ${timeCode(info.duration_s)}`;
-    drawTimeline(parts.timeline, info, [], (timeS) => this.seek(timeS));
+    const moments = this.momentsOf(info.video_id);
+    this.#mark(moments.shown);
     parts.side.replaceChildren(...sideOf(info, hit, this.on.other, (timeS) => this.seek(timeS)));
     this.playback.show(info, atS);
     this.#showTime(atS);
-    this.hits = await this.momentsOf(info.video_id);
-    if (this.info !== info) return;
-    drawTimeline(parts.timeline, info, this.hits, (timeS) => this.seek(timeS));
+    const all = await moments.all;
+    if (this.info === info && all.length !== moments.shown.length) this.#mark(all);
+  }
+
+  #mark(hits) {
+    this.hits = hits;
+    drawTimeline(parts.timeline, this.info, hits, (timeS) => this.seek(timeS));
     this.#showTime(this.timeS);
   }
 

@@ -1,0 +1,93 @@
+"""What the page's tests need: an archive with awkward names, a server in a process of its own, and a browser."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pipeline import flows, serving, showcase, tagging
+from pipeline.label_files import read_labels
+from tests.media import make_video
+from tests.web.conftest import SETTINGS
+
+ROOT = Path(__file__).parents[2]
+CHROMIUM = Path("/usr/bin/chromium")
+HOSTILE = "<img src=x onerror=alert(1)>"
+HOSTILE_FILE = f"{HOSTILE}.mp4"
+LABELS = {  # by what the embedded model knows
+    "left": "something moves left",
+    "right": "something moves right",
+    "up's": "something moves up",
+    HOSTILE: "something moves down",
+}
+URL = re.compile(r"at (http://\S+)")
+HARMLESS = "Failed to load resource"  # how a browser reports an answer of 400 or more; tests say which they expect
+
+
+def make_archive(folder: Path) -> Path:
+    """An archive of five videos, tagged, one of whose files is gone since."""
+    footage = folder / "footage"
+    footage.mkdir(parents=True)
+    made = {file.stem: file for file in showcase.make_footage(folder / "all")}
+    for name, source in (("morning.mp4", "morning"), (HOSTILE_FILE, "kite"), ("going away.mp4", "harbour")):
+        shutil.copy(made[source], footage / name)
+    make_video(footage / "tape.avi", frames=50, rate_hz=2, size=(128, 96), codec="mpeg4")
+    make_video(footage / "tall.mp4", frames=20, rate_hz=2, size=(96, 160))
+    flows.index(str(footage), folder / "archive", SETTINGS)
+    labels = folder / "labels.csv"
+    rows = [f'"{label}","{wording}"' for label, wording in LABELS.items()]
+    labels.write_text("\n".join(["label,wording", *rows]) + "\n", encoding="utf-8")
+    tagging.tag(serving.open_space(folder / "archive"), read_labels(labels))
+    (footage / "going away.mp4").unlink()
+    return folder / "archive"
+
+
+@contextlib.contextmanager
+def served(archive: Path, *, token: str | None = None) -> Iterator[str]:
+    """The address of a server over an archive, in a process that ends with the block."""
+    environment = {name: value for name, value in os.environ.items() if name != "FOOTAGE_TOKEN"}
+    if token:
+        environment["FOOTAGE_TOKEN"] = token
+    command = [sys.executable, "-m", "jobs", "serve", str(archive), "--port", "0", "--device", "cpu"]
+    with subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        try:
+            said = []
+            for line in process.stderr:
+                said.append(line)
+                if match := URL.search(line):
+                    yield match.group(1)
+                    break
+            else:
+                raise AssertionError(f"the server did not start: {''.join(said)}")
+        finally:
+            process.terminate()
+            process.communicate(timeout=30)
+
+
+class Watched:
+    """A browser's page, and everything that went wrong on it."""
+
+    def __init__(self, page: Any) -> None:
+        self.page = page
+        self.wrong: list[str] = []
+        self.expected: tuple[int, ...] = ()  # statuses of answers that a test provokes
+        page.on("console", self._said)
+        page.on("pageerror", lambda error: self.wrong.append(f"script: {error}"))
+        page.on("dialog", self._dialog)
+
+    def _said(self, message: Any) -> None:
+        provoked = HARMLESS in message.text and any(str(status) in message.text for status in self.expected)
+        if message.type in ("error", "warning") and not provoked:
+            self.wrong.append(f"console: {message.text} ({message.location.get('url')})")
+
+    def _dialog(self, dialog: Any) -> None:
+        self.wrong.append(f"dialog: {dialog.message}")
+        dialog.dismiss()
