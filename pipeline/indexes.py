@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import tempfile
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -25,7 +26,7 @@ from pipeline.index_files import UNREADABLE, VectorIndex
 from pipeline.index_plan import Making, Rules
 from pipeline.keys import Keys, Numbers
 from pipeline.places import PLACES_FILE, ClipReader
-from pipeline.recall_gate import Exact
+from pipeline.recall_gate import Exact, Recall
 from pipeline.vectors import Allowed, Lot, Mask, Segment, Vectors
 from schemas.errors import ArchiveError, first_line
 
@@ -90,21 +91,30 @@ def _segments(source: _Source, making: Making, rules: Rules, folder: Path) -> tu
     recall: dict[str, Any] = {}
     sample_SE = source.sample(making.kind.sample_size)
     empty = vectors.trained(making.kind, source.width, sample_SE)
+    fill = partial(vectors.filled, kind=making.kind, empty=empty)
     queries = _queries(sample_SE, rules) if making.kind.lists else {}
+    del sample_SE  # segments need the memory
     for lots in recut(source.lots(), making.counts):
         exact = {name: Exact(queries_QE) for name, queries_QE in queries.items()}
-        segment = vectors.filled(uuid.uuid4().hex[:8], making.kind, empty, _watched(lots, exact))
-        segment, found, is_enough = recall_gate.tuned(segment, exact, rules.recall)
+        segment, found, is_enough = _segment(fill, _watched(lots, exact), exact, rules.recall, folder)
+        made.append(segment)
         finer = None if is_enough else index_plan.finer(making, source.width, rules)
         if finer is not None:
             _forget(made, folder)
             return _segments(source, finer, rules, folder)
         recall |= {segment.name: {name: asdict(each) for name, each in found.items()}} if found else {}
-        vectors.save(segment, folder)
-        # As readers have it: from the file, so that the next segment has the memory to itself.
-        files = (folder / name for name in vectors.file_names(segment.name))
-        made.append(vectors.load(segment.name, segment.kind, segment.probes, *files))
     return made, recall
+
+
+def _segment(
+    fill: Callable[..., Segment], lots: Iterable[Lot], exact: dict[str, Exact], least: float, folder: Path
+) -> tuple[Segment, dict[str, Recall], bool]:
+    """A new segment as readers have it, from its file, so that the next one has the memory to itself; its recalls."""
+    segment = fill(uuid.uuid4().hex[:8], lots=lots)
+    segment, found, is_enough = recall_gate.tuned(segment, exact, least)
+    vectors.save(segment, folder)
+    files = (folder / name for name in vectors.file_names(segment.name))
+    return vectors.load(segment.name, segment.kind, segment.probes, *files), found, is_enough
 
 
 def _forget(segments: Iterable[Segment], folder: Path) -> None:
@@ -117,7 +127,7 @@ def _forget(segments: Iterable[Segment], folder: Path) -> None:
 def _queries(sample_SE: Vectors, rules: Rules) -> dict[str, Vectors]:
     """Queries by which recall is measured, Q x E."""
     step = max(1, len(sample_SE) // recall_gate.CLIP_QUERIES)
-    clips = {"clips": sample_SE[::step][: recall_gate.CLIP_QUERIES]}
+    clips = {"clips": sample_SE[::step][: recall_gate.CLIP_QUERIES].copy()}  # and not the whole of it
     return clips if rules.texts is None else clips | {"texts": rules.texts()}
 
 

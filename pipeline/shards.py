@@ -20,7 +20,7 @@ from pipeline.places import Places
 from pipeline.vectors import Allowed, Vectors
 from schemas.errors import EngineError, InputError
 
-START_S = 120.0  # in which an actor must have opened its segments
+START_S = 300.0  # in which actors must have opened their segments; a busy machine takes minutes to start processes
 
 
 def dealt(sizes: Iterable[tuple[str, int]], shards: int) -> list[list[str]]:

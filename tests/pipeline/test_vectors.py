@@ -74,7 +74,7 @@ def test_all_lists_looked_into_find_what_the_code_lets_them(kind: str, segments:
 
 
 @pytest.mark.parametrize("kind", [kind.name for kind in KINDS])
-@pytest.mark.parametrize("share", [0.0005, 0.01, 0.5])
+@pytest.mark.parametrize("share", [0.0005, 0.05, 0.5])
 @pytest.mark.usefixtures("wide_filters")
 def test_a_filter_gives_as_many_as_there_are_and_the_nearest_of_them(
     kind: str, share: float, segments: dict[str, Segment]
