@@ -22,6 +22,7 @@ let state = NOTHING;
 let picture = null;
 let found = { key: null, hits: [], answer: null, page: 0 };
 let question = new AbortController();
+let searching = Promise.resolve(); // the last search, until it is over
 let typing = 0;
 let opener = null; // what had the focus before the player
 
@@ -31,6 +32,7 @@ const player = new Player({
   moved: (timeS) => go({ at: timeS }, "replace"),
   like: (clipId) => findLike(clipId),
   link: (videoId, timeS) => copyLink(videoId, timeS),
+  hitAt,
   other: (videoId, timeS) => go({ video: videoId, at: timeS }, "replace"),
 }, momentsOf);
 
@@ -80,13 +82,13 @@ function setPicture(file) {
 // --- moments
 
 function showMoments() {
-  const searching = isSearch(state) || picture !== null;
-  byId("start").hidden = searching;
-  byId("results").hidden = !searching;
-  if (!searching) return showBeginning();
+  const asks = isSearch(state) || picture !== null;
+  byId("start").hidden = asks;
+  byId("results").hidden = !asks;
+  if (!asks) return showBeginning();
   const key = searchKey(state);
   if (found.key === key && found.page >= state.page) return;
-  search(key);
+  searching = search(key);
 }
 
 function showBeginning() {
@@ -188,18 +190,20 @@ function findLike(clipId) {
   window.scrollTo({ top: 0 });
 }
 
-/** The moments of a video that are shown, and then all that are as good as those of any video that are. */
+/** The moments of a video that are shown, and, when the search is over, all that are as good as those of any video. */
 function momentsOf(videoId) {
-  const withShare = (hits) => hits.map((hit) => ({ ...hit, share: shareOf(hit) }));
-  const shown = withShare(found.hits.filter((hit) => hit.video_id === videoId));
-  return { shown, all: found.answer && !picture ? allMoments(videoId, withShare).then((all) => all ?? shown) : Promise.resolve(shown) };
+  return { shown: shownOf(videoId), all: searching.then(() => allOf(videoId)) };
 }
 
-async function allMoments(videoId, withShare) {
+const withShare = (hits) => hits.map((hit) => ({ ...hit, share: shareOf(hit) }));
+const shownOf = (videoId) => withShare(found.hits.filter((hit) => hit.video_id === videoId));
+
+async function allOf(videoId) {
+  if (!found.hits.length || picture) return shownOf(videoId);
   const least = Math.min(...found.hits.map((hit) => hit.score));
   const asked = { top: 100, more: [`video_id = ${quoted(videoId)}`], extra: { per_video: 0, min_score: least } };
   const answer = await api.search(parameters(state, asked)).catch(() => null);
-  return answer?.hits.length ? withShare(answer.hits) : null;
+  return answer?.hits.length ? withShare(answer.hits) : shownOf(videoId);
 }
 
 // --- the player
@@ -207,11 +211,14 @@ async function allMoments(videoId, withShare) {
 function openPlayer() {
   if (player.isOpen && player.id === state.video) return;
   if (!player.isOpen) opener = document.activeElement;
-  const hit = found.hits.find((each) => each.video_id === state.video && holds(each, state.at));
-  player.open(state.video, state.at, hit ?? null);
+  player.open(state.video, state.at);
 }
 
-const holds = (hit, timeS) => timeS !== null && timeS >= hit.start_s - 0.01 && timeS < hit.end_s;
+/** The moment that is shown of a video at a time. */
+function hitAt(videoId, timeS) {
+  const holds = (hit) => timeS >= hit.start_s - 0.01 && timeS < hit.end_s;
+  return found.hits.find((hit) => hit.video_id === videoId && holds(hit)) ?? null;
+}
 
 function playerClosed() {
   if (state.video) {

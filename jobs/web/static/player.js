@@ -12,7 +12,7 @@ for (const name of ["player", "player-name", "player-uri", "video", "stand-in", 
   parts[name] = byId(name);
 }
 
-/** The dialog that plays. `on` has what to do: closed(), moved(timeS), like(clipId), link(videoId, timeS), other(videoId, timeS). */
+/** The dialog that plays. `on` has what to do: closed(), moved(timeS), like(clipId), link(videoId, timeS), hitAt(videoId, timeS), other(videoId, timeS). */
 export class Player {
   /**
    * @param {Object<string, Function>} on
@@ -53,9 +53,8 @@ export class Player {
    * Opens a video at a time.
    * @param {string} id
    * @param {number|null} atS
-   * @param {Object|null} hit the moment that was chosen, for places that look the same
    */
-  async open(id, atS, hit = null) {
+  async open(id, atS) {
     if (this.isOpen && this.id === id && this.info) return this.seek(atS ?? 0);
     this.id = id;
     this.#clear();
@@ -63,7 +62,7 @@ export class Player {
     parts["player-name"].focus();
     try {
       const info = await api.video(id);
-      if (this.id === id) this.#show(info, atS ?? hit?.start_s ?? 0, hit);
+      if (this.id === id) this.#show(info, atS ?? 0);
     } catch (error) {
       if (this.id === id) this.#showTrouble(error);
     }
@@ -133,7 +132,7 @@ export class Player {
     parts["stand-in"].hidden = true;
   }
 
-  async #show(info, atS, hit) {
+  async #show(info, atS) {
     this.info = info;
     parts["player-name"].textContent = info.name;
     parts["player-uri"].textContent = info.uri;
@@ -141,11 +140,18 @@ export class Player {
     parts["player-length"].textContent = `/ ${timeCode(info.duration_s)}`;
     const moments = this.momentsOf(info.video_id);
     this.#mark(moments.shown);
-    parts.side.replaceChildren(...sideOf(info, hit, this.on.other, (timeS) => this.seek(timeS)));
+    this.#tell(atS);
     this.playback.show(info, atS);
     this.#showTime(atS);
     const all = await moments.all;
-    if (this.info === info && all.length !== moments.shown.length) this.#mark(all);
+    if (this.info !== info || all.length === moments.shown.length) return;
+    this.#mark(all);
+    if (!moments.shown.length) this.#tell(atS); // a link was opened before its search was over
+  }
+
+  #tell(atS) {
+    const hit = this.on.hitAt(this.info.video_id, atS);
+    parts.side.replaceChildren(...sideOf(this.info, hit, this.on.other, (timeS) => this.seek(timeS)));
   }
 
   #mark(hits) {
