@@ -17,13 +17,14 @@ IDS = [f"{number * 0x0123456789ABCDEF % (1 << 64):016x}" for number in range(1, 
 
 def tag_row(clip: str, label_set: str, label: str, space: str = SPACE, **changes) -> dict:
     return {
-        "clip_id": clip.zfill(16), "video_id": "0" * 16, "space": space, "label_set": label_set, "label": label, "rank": 1,
-        "probability": 0.5, "score": 3.0, "tagged_at": NOON, **changes,
+        "clip_id": clip.zfill(16), "video_id": "0" * 16, "space": space, "label_set": label_set, "label": label,
+        "rank": 1, "probability": 0.5, "score": 3.0, "tagged_at": NOON, **changes,
     }  # fmt: skip
 
 
 def tags(archive: Archive, space: str = SPACE) -> set[tuple[str, str, str]]:
-    return {(row["clip_id"].lstrip("0"), row["label_set"], row["label"]) for row in tag_table(archive, space).to_pylist()}
+    rows = tag_table(archive, space).to_pylist()
+    return {(row["clip_id"].lstrip("0"), row["label_set"], row["label"]) for row in rows}
 
 
 def counted(archive: Archive, space: str = SPACE) -> set[tuple[str, str]]:
