@@ -41,7 +41,7 @@ $(VENV)/.installed: pyproject.toml
 	@echo "setting up $(VENV): a few minutes and 6 GB the first time, most of it PyTorch"
 	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("footage needs Python 3.11 or newer, this is " + sys.version)'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(PIP) --editable .
+	$(PIP) --editable '.[serve]'
 	touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed

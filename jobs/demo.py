@@ -57,6 +57,7 @@ def _next_steps(folder: Path) -> None:
     for line in (
         f"footage index {folder / 'footage'} {archive}      # again: everything is unchanged",
         f'footage search {archive} "a purple triangle flies up" --html {folder / "kite.html"}',
+        f"footage serve {archive}      # and open the address that it prints",
         f"footage info {archive}",
         "footage index YOUR_VIDEOS my_archive",
     ):
