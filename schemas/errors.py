@@ -2,6 +2,7 @@
 
     FootageError                  anything this project raises on purpose; the message is one clear sentence
     ├── InputError                the caller named something that is not there or not usable
+    │   ├── NotFound              an id that the archive does not have
     │   └── MissingPlace          a folder, file or glob that holds nothing: perhaps a disk that is not mounted
     ├── ModelError                a model or its weights
     │   ├── WeightsError          files that cannot be read, or keys and shapes that do not fit
