@@ -43,11 +43,13 @@ def serve(
     try:
         import uvicorn
 
-        from jobs.web.limits import Limits
+        from jobs.web.limits import LOOPBACK_HOSTS, Limits
     except ImportError as error:
         raise InputError(MISSING.format(error.name)) from error
 
-    limits = Limits(token=token_for(host), at_a_time=at_a_time, seconds=timeout)
+    token = token_for(host)
+    hosts = LOOPBACK_HOSTS | {host} if token is None else None
+    limits = Limits(token=token, hosts=hosts, at_a_time=at_a_time, seconds=timeout)
     listener = listen(host, port)
     app = _app(archive, labels or [], model, device, limits, refresh)
     where = listener.getsockname()

@@ -90,7 +90,10 @@ class Guard:
             self._metrics.seconds.labels(route).observe(time.perf_counter() - began)
 
     async def _guarded(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if not self._may_pass(scope):
+        if not self._limits.knows(_header(scope, b"host")):
+            detail = f"this is not {_header(scope, b'host')!r}; expected the address that the server was started with"
+            await _answer(send, problem(421, "Misdirected Request", detail))
+        elif not self._may_pass(scope):
             detail = "this server asks for a token; expected `Authorization: Bearer TOKEN`, or a session"
             await _answer(send, problem(401, "Unauthorized", detail), {"www-authenticate": "Bearer"})
         elif (size := _header(scope, b"content-length")).isdigit() and int(size) > self._limits.body_bytes:

@@ -19,10 +19,21 @@ class Limits:
     at_a_time: int = 8  # questions that are computed; as many again wait
     seconds: float = 60.0
     token: str | None = None
+    # What a request may call this server; None for anything. Without a token only names of this machine may do: a page
+    # of another site, whose name is made to lead here, would be let in by the browser.
+    hosts: frozenset[str] | None = None
 
     def admits(self, token: str) -> bool:
         """Whether a token is the one; takes as long for any."""
         return self.token is None or secrets.compare_digest(token.encode(), self.token.encode())
+
+    def knows(self, host: str) -> bool:
+        """Whether a `Host` header, with or without a port, names this server."""
+        name = host.rsplit(":", 1)[0] if not host.endswith("]") else host
+        return self.hosts is None or name.strip("[]").lower() in self.hosts
+
+
+LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
 def is_loopback(host: str) -> bool:

@@ -19,7 +19,7 @@ from starlette.testclient import TestClient
 from jobs import serve
 from jobs.web import media
 from jobs.web.app import create_app
-from jobs.web.limits import Limits, is_loopback
+from jobs.web.limits import LOOPBACK_HOSTS, Limits, is_loopback
 from pipeline import flows, queries, search
 from pipeline.moments import Grouping
 from pipeline.preview import Previews
@@ -320,6 +320,22 @@ def test_a_token_is_asked_of_everybody(service: Service) -> None:
         assert kept.status_code == 204
         assert {"HttpOnly", "SameSite=strict"} <= set(kept.headers["set-cookie"].split("; "))
         assert client.get("/stats").status_code == 200, "by the cookie"
+
+
+def test_another_sites_name_does_not_lead_here(service: Service) -> None:
+    app = create_app(service, limits=Limits(hosts=LOOPBACK_HOSTS))
+    for host, status in (
+        ("localhost", 200),
+        ("127.0.0.1:8080", 200),
+        ("[::1]:8080", 200),
+        ("[::1]", 200),
+        ("LOCALHOST:1", 200),
+        ("evil.example", 421),
+        ("evil.example:8080", 421),
+        ("127.0.0.1.evil.example", 421),
+    ):
+        with TestClient(app) as client:
+            assert client.get("/stats", headers={"host": host}).status_code == status, host
 
 
 def test_too_large_a_request_is_refused_and_one_of_no_length_is_not_read_on(client: TestClient) -> None:
