@@ -115,7 +115,7 @@ class Made:
         """So many vectors S x E, of parts of many lots."""
         found, count = [np.zeros((0, WIDTH), np.float32)], 0
         for _, _, vectors_NE in self.lots(0) if size else ():
-            found.append(vectors_NE[:: max(1, self.count // (2 * size))])
+            found.append(vectors_NE[:: max(1, self.count // (2 * size))].copy())  # a view would keep the lot
             count += len(found[-1])
             if count >= size:
                 break
