@@ -126,12 +126,12 @@ def steady(engine: str, tolerance: str, few: tuple[int, Path], many: tuple[int, 
 def _index(engine: str, tolerance: str, videos: Path, archive: Path) -> dict[str, Any]:
     """One run in a fresh process: its report, seconds and CPU seconds from the first file read to the last commit."""
     shutil.rmtree(archive, ignore_errors=True)
-    said = _child("benchmarks.ingest", "--index-here", engine, tolerance, str(CHECKPOINT), str(videos), str(archive))
+    said = child("benchmarks.ingest", "--index-here", engine, tolerance, str(CHECKPOINT), str(videos), str(archive))
     first, committed, last = said["moments_s"][0], said["moments_s"][1], said["moments_s"][-1]
     return {**said, "seconds": last[0] - first[0], "cpu_s": last[1] - first[1], "start_s": committed[0]}
 
 
-def _child(module: str, *arguments: str) -> dict[str, Any]:
+def child(module: str, *arguments: str) -> dict[str, Any]:
     """What a module of ours prints, in a process of its own."""
     paths = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     command = [sys.executable, "-m", module, *arguments]
@@ -208,7 +208,7 @@ def _recipe(peer: Peer, todo: list[tuple[Path, list[list[float]]]]) -> dict[str,
 
 def _floor(files: Sequence[Path]) -> dict[str, Any]:
     """The floor, in the words of the other ways."""
-    said = _child("benchmarks.floor", *map(str, files))
+    said = child("benchmarks.floor", *map(str, files))
     return {**said, "seconds": said["floor_s"], "cpu_s": said["floor_s"] * said["cores"]}
 
 

@@ -50,7 +50,7 @@ def index_here(decoder: str, model: str, videos: str, archive: str) -> None:
 def indexed(decoder: str, model: str, videos: Path) -> dict[str, Any]:
     """One run in a fresh process: its report, seconds from the first file read to the last commit, and to the first."""
     with tempfile.TemporaryDirectory() as archive:
-        said = ingest._child("benchmarks.ingest_cuda", "--index-here", decoder, model, str(videos), archive + "/a")  # noqa: SLF001
+        said = ingest.child("benchmarks.ingest_cuda", "--index-here", decoder, model, str(videos), archive + "/a")
     first, committed, last = (said["moments_s"][at] for at in (0, 1, -1))
     return {**said, "seconds": last - first, "start_s": committed}
 

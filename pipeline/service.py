@@ -8,19 +8,19 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline import filters, runs, search, serving, tag_rows, tagging
 from pipeline.archive import SHOWN, Archive
 from pipeline.filters import Filter
-from pipeline.label_sets import NONE, LabelSet
+from pipeline.label_scores import choose
+from pipeline.label_sets import NONE, Label, LabelSet, checked
 from pipeline.queries import Query
 from pipeline.search import Answer, Corpus, SearchSettings
 from pipeline.serving import OpenSpace
@@ -112,8 +112,7 @@ class Snapshot:
 
     def first_clips(self, video_ids: list[str]) -> dict[str, str]:
         """A clip of each of some videos, for its picture; a video without clips has none."""
-        found = self._archive.first_clips(self._space, video_ids)
-        return {video_id: clip_id for video_id, clip_id in found.items() if clip_id}
+        return self._archive.first_clips(self._space, video_ids)
 
     def clips_of(self, video: VideoRow) -> list[dict[str, Any]]:
         """The clips of a video: id, start and end in seconds, in time order."""
@@ -125,13 +124,8 @@ class Snapshot:
     def tags_of(self, clips: Iterable[Mapping[str, Any]], video_id: str) -> list[dict[str, Any]]:
         """The tags of a video's clips that count, each with the clip's span, in time order."""
         spans = {clip["clip_id"]: clip for clip in clips}
-        rows = self._archive.tags_of(self._space, video_id, TAG_COLUMNS).to_pylist()
-        newest: dict[tuple[str, str], Any] = {}
-        for row in rows:
-            key = row["clip_id"], row["label_set"]
-            newest[key] = max(newest.get(key, row["tagged_at"]), row["tagged_at"])
-        counted = [row for row in rows if row["tagged_at"] == newest[row["clip_id"], row["label_set"]]]
-        shown = [row | spans[row["clip_id"]] for row in counted if row["clip_id"] in spans and row["label"] != NONE]
+        rows = tag_rows.of_video(self._archive, self._space, video_id, TAG_COLUMNS).to_pylist()
+        shown = [row | spans[row["clip_id"]] for row in rows if row["clip_id"] in spans and row["label"] != NONE]
         return sorted(shown, key=lambda row: (row["start_s"], -row["score"], row["label"]))
 
     def thumbnail(self, clip_id: str) -> bytes:
@@ -147,19 +141,15 @@ class Snapshot:
         rows = self.corpus.reader.rows(clip_ids, ["embedding", "context"])
         if not rows:
             raise NotFound("the archive has none of these clips; expected ids that /videos/{id} lists")
-        asked, _ = tagging.prepared(labels, TagSettings(background=True), self._space)
+        asked, rule = tagging.prepared(labels, TagSettings(background=True), self._space)
         score = tagging.text_scorer(self.opened, asked, "float32")
         clips = pa.RecordBatch.from_pylist([{k: row[k] for k in ("embedding", "context")} for row in rows.values()])
         scores_BK, none_B = tagging.label_scores(self.opened, clips, score, asked)
-        logits_K = np.append(scores_BK.mean(axis=0), [] if none_B is None else none_B.mean())
-        shares_K = np.exp(logits_K - logits_K.max())
-        shares_K /= shares_K.sum()
-        names = [*asked.names, NONE][: len(logits_K)]
-        found = zip(names, shares_K.tolist(), logits_K.tolist(), strict=True)
-        return [
-            {"label": label, "probability": share, "score": logit}
-            for label, share, logit in sorted(found, key=lambda each: -each[1])
-        ]
+        none_1 = None if none_B is None else none_B.mean(keepdims=True)
+        best = choose(scores_BK.mean(axis=0, keepdims=True), none_1, asked, rule, top=0)
+        names = [*asked.names, NONE]
+        found = zip(best.place_R.tolist(), best.probability_R.tolist(), best.score_R.tolist(), strict=True)
+        return [{"label": names[place], "probability": share, "score": logit} for place, share, logit in found]
 
 
 def name_of(uri: str) -> str:
@@ -198,7 +188,7 @@ class Service:
         rows = opened.archive.current_videos(opened.space, VIDEO_COLUMNS)
         shown = rows.filter(pc.is_in(rows["status"], pa.array([*SHOWN, "gone"])))
         # What indexes and readers open is of their own moment: at least as new as the version that is named here.
-        return Snapshot(replace(opened), version, search.corpus(opened), shown)
+        return Snapshot(opened, version, search.corpus(opened), shown)
 
 
 def _version(archive: Archive) -> tuple[str, int, int, int]:
@@ -209,8 +199,6 @@ def _version(archive: Archive) -> tuple[str, int, int, int]:
 
 def checked_labels(names: list[str]) -> LabelSet:
     """A label set of plain names, each its own wording. Raises InputError."""
-    from pipeline.label_sets import Label, checked
-
     if any(not name.strip() for name in names):
         raise InputError("a label is empty; expected words")
     return checked(LabelSet(tuple(Label(name, (name,)) for name in names)), "the request")

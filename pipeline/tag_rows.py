@@ -89,9 +89,22 @@ def that_count(archive: Archive, space: str, columns: list[str]) -> Iterator[pa.
             numbers = pa.array(keys.of_ids(batch["clip_id"]))
             heaps.add(pa.RecordBatch.from_arrays([numbers, *(batch[name] for name in names)], schema=schema))
         for heap in heaps:
-            sets = [heap.filter(pc.equal(heap["label_set"], each)) for each in pc.unique(heap["label_set"])]
-            rows = pa.concat_batches([heap.slice(0, 0), *(newest(each, "clip") for each in sets)])
-            yield rows.select(["clip", *columns])
+            yield counting(heap).select(["clip", *columns])
+
+
+def counting(rows: pa.RecordBatch) -> pa.RecordBatch:
+    """Of rows of any label sets, with the number of their clip as `clip`, those that count."""
+    sets = [rows.filter(pc.equal(rows["label_set"], each)) for each in pc.unique(rows["label_set"])]
+    return pa.concat_batches([rows.slice(0, 0), *(newest(each, "clip") for each in sets)])
+
+
+def of_video(archive: Archive, space: str, video_id: str, columns: list[str]) -> pa.RecordBatch:
+    """The rows of one video that count."""
+    names = list(dict.fromkeys([*columns, "clip_id", "label_set", "tagged_at"]))
+    rows = archive.tags_of(space, video_id, names)
+    numbers = pa.array(keys.of_ids(rows["clip_id"].combine_chunks()), pa.uint64())
+    batch = pa.RecordBatch.from_struct_array(rows.append_column("clip", numbers).to_struct_array().combine_chunks())
+    return counting(batch).select(columns)
 
 
 def newest(rows: Any, key: str) -> Any:

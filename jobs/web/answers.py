@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -247,21 +249,23 @@ def thumbnail(clip_id: str) -> str:
     return f"/thumbnails/{clip_id}"
 
 
-def video(row: dict[str, Any], first_clip: str | None = None) -> Video:
-    """A row of the snapshot's videos."""
+def _fields(row: Mapping[str, Any], first_clip: str | None) -> dict[str, Any]:
+    """What is told of every video."""
     names = ("video_id", "uri", "duration_s", "width", "height", "codec", "clip_count", "status")
     picture = thumbnail(first_clip) if first_clip else None
-    return Video(**{name: row[name] for name in names}, name=name_of(row["uri"]), thumbnail=picture)
+    return {name: row[name] for name in names} | {"name": name_of(row["uri"]), "thumbnail": picture}
+
+
+def video(row: Mapping[str, Any], first_clip: str | None = None) -> Video:
+    """A row of the snapshot's videos."""
+    return Video(**_fields(row, first_clip))
 
 
 def whole_video(snapshot: Snapshot, row: VideoRow) -> WholeVideo:
     """A video with its clips and tags."""
     clips = snapshot.clips_of(row)
-    names = ("video_id", "uri", "duration_s", "width", "height", "codec", "clip_count", "status")
     return WholeVideo(
-        **{name: getattr(row, name) for name in names},
-        name=name_of(row.uri),
-        thumbnail=thumbnail(clips[0]["clip_id"]) if clips else None,
+        **_fields(asdict(row), clips[0]["clip_id"] if clips else None),
         gone=row.status == "gone",
         plays=plays(row.uri, row.codec),
         media=f"/media/{row.video_id}",

@@ -80,3 +80,14 @@ def test_of_a_clip_and_a_label_set_the_newest_lot_counts(held: int, archive: Arc
 
 def test_where_there_are_no_tags_none_count(archive: Archive) -> None:
     assert counted(archive) == set()
+
+
+def test_the_rows_of_one_video_are_those_that_count(archive: Archive) -> None:
+    later, other = NOON + timedelta(minutes=1), "1" * 16
+    add_tags(archive, [tag_row(each, "s", "old") for each in IDS[:3]])
+    add_tags(archive, [tag_row(IDS[0], "s", "new", tagged_at=later), tag_row(IDS[0], "r", "night")])
+    add_tags(archive, [tag_row(IDS[4], "s", "another's", video_id=other)])
+    found = tag_rows.of_video(archive, SPACE, "0" * 16, ["clip_id", "label"]).to_pylist()
+    expected = {(IDS[0], "new"), (IDS[0], "night"), (IDS[1], "old"), (IDS[2], "old")}
+    assert {(row["clip_id"], row["label"]) for row in found} == expected
+    assert tag_rows.of_video(archive, SPACE, "2" * 16, ["label"]).num_rows == 0
