@@ -97,6 +97,7 @@ def listen(host: str, port: int) -> socket.socket:
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
+        listener.listen()  # who asks from now on waits for the model, and is not refused
     except OSError as error:
         listener.close()
         raise _not_there(host, port, error) from error

@@ -56,7 +56,14 @@ def served(archive: Path, *, token: str | None = None) -> Iterator[str]:
     if token:
         environment["FOOTAGE_TOKEN"] = token
     command = [sys.executable, "-m", "jobs", "serve", str(archive), "--port", "0", "--device", "cpu"]
-    with subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True) as process:
+    with running(command, environment, cwd=ROOT) as url:
+        yield url
+
+
+@contextlib.contextmanager
+def running(command: list[str], environment: dict[str, str], *, cwd: Path) -> Iterator[str]:
+    """The address that a serving command tells, in a process that ends with the block."""
+    with subprocess.Popen(command, cwd=cwd, env=environment, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         try:
             said = []

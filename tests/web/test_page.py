@@ -5,7 +5,9 @@ FOOTAGE_SCREENSHOTS=FOLDER keeps the pictures that the tests take.
 
 from __future__ import annotations
 
+import base64
 import os
+import re
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -266,6 +268,87 @@ def test_a_picture_finds_moments(watched: Watched, address: str) -> None:
     assert page.locator("#chips .chip-words").all_inner_texts() == ["like still.webp"]
     page.locator("#chips .chip").click()
     page.wait_for_selector(".hero")
+
+
+DROPPED = """([kind, base64, name]) => {
+  const bytes = Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0));
+  const held = new DataTransfer();
+  held.items.add(new File([bytes], name, { type: "image/webp" }));
+  const init = { bubbles: true, cancelable: true };
+  if (kind === "paste") {
+    document.body.dispatchEvent(new ClipboardEvent("paste", { ...init, clipboardData: held }));
+    return null;
+  }
+  document.body.dispatchEvent(new DragEvent("dragover", { ...init, dataTransfer: held }));
+  const covered = !document.querySelector("#drop").hidden;
+  document.body.dispatchEvent(new DragEvent("drop", { ...init, dataTransfer: held }));
+  return covered && document.querySelector("#drop").hidden;
+}"""
+
+
+@pytest.mark.parametrize("kind", ["drop", "paste"])
+def test_a_picture_may_be_dropped_or_pasted(kind: str, watched: Watched) -> None:
+    page = watched.page
+    look_for(page, "a purple triangle")
+    picture = page.request.get(page.locator("#grid .card img").first.get_attribute("src")).body()
+    page.goto("/")
+    page.wait_for_selector(".hero")
+    covered = page.evaluate(DROPPED, [kind, base64.b64encode(picture).decode(), "held.webp"])
+    assert covered == (True if kind == "drop" else None)
+    page.wait_for_selector(CARD)
+    assert page.locator("#chips .chip-words").all_inner_texts() == ["like held.webp"]
+
+
+def test_a_dropped_file_that_is_no_picture_is_refused_in_words(watched: Watched) -> None:
+    page = watched.page
+    page.goto("/")
+    page.wait_for_selector(".hero")
+    page.evaluate(DROPPED.replace("image/webp", "text/plain"), ["drop", "aGVsbG8=", "letter.txt"])
+    wait_for(page, "document.querySelector('#toast').textContent.includes('PNG, JPEG or WebP')")
+    assert page.locator("#grid .card").count() == 0
+
+
+def test_a_moment_that_is_pointed_at_moves_and_stops(watched: Watched) -> None:
+    page = watched.page
+    look_for(page)
+    card = page.locator("#grid .card", has_text="morning.mp4").first
+    assert page.locator("video.moving").count() == 0
+    card.hover()
+    wait_for(page, "document.querySelector('video.moving.is-moving')?.currentTime > 0")
+    assert page.evaluate("document.querySelector('video.moving').muted")
+    page.mouse.move(1, 1)
+    wait_for(page, "document.querySelector('video.moving') === null")
+
+
+def test_a_moment_does_not_move_for_who_wants_little_motion(watched: Watched) -> None:
+    page = watched.page
+    page.emulate_media(reduced_motion="reduce")
+    look_for(page)
+    page.locator("#grid .card", has_text="morning.mp4").first.hover()
+    page.wait_for_timeout(1_000)  # three times the rest after which it would
+    assert page.locator("video.moving").count() == 0
+
+
+def test_more_moments_come_below_and_an_address_keeps_them(watched: Watched) -> None:
+    page = watched.page
+    fewer = re.compile(r"\btop=\d+")
+    page.route("**/search?*", lambda route: route.continue_(url=fewer.sub("top=3", route.request.url)))
+    look_for(page)
+    first = page.locator(CARD).all_inner_texts()
+    assert len(first) == 3
+    page.click("#more")
+    wait_for(page, f"document.querySelectorAll('{CARD}').length > 3")
+    shown = page.locator(CARD).all_inner_texts()
+    assert shown[:3] == first
+    assert len(set(shown)) == len(shown)
+    assert "page=2" in page.url
+    page.reload()
+    wait_for(page, f"document.querySelectorAll('{CARD}').length === {len(shown)}")
+    assert page.locator(CARD).all_inner_texts() == shown
+    while page.locator("#more").is_visible():  # to the end, after which there is nothing to press
+        before = page.locator(CARD).count()
+        page.click("#more")
+        wait_for(page, f"document.querySelectorAll('{CARD}').length > {before}")
 
 
 def test_a_server_that_is_busy_is_asked_again(watched: Watched) -> None:
