@@ -7,7 +7,18 @@ from typing import Annotated, Literal
 import typer
 
 from jobs import console, report
-from jobs.policies import KeepGone, KeepSpace, Metrics, Rehash, Report, TrustMtime, Wait, Yes
+from jobs.policies import (
+    DecodeResource,
+    EmbedResource,
+    KeepGone,
+    KeepSpace,
+    Metrics,
+    Rehash,
+    Report,
+    TrustMtime,
+    Wait,
+    Yes,
+)
 
 Tolerance = Annotated[
     float | None,
@@ -27,6 +38,11 @@ Decoder = Annotated[
 ]
 Explain = Annotated[
     bool, typer.Option("--explain", help="Tell how each unit is decoded, what that should take, and what it took.")
+]
+
+Shard = Annotated[
+    str | None,
+    typer.Option(help="Only one part of the videos, such as 2/8, by the hash of their names; see `footage merge`."),
 ]
 
 
@@ -50,6 +66,9 @@ def index(
     engine: Annotated[Literal["ray", "local"], typer.Option(help="Ray Data, or a plain loop in one process.")] = "ray",
     precision: Precision = "auto",
     decoder: Decoder = "auto",
+    decode_resource: DecodeResource = None,
+    embed_resource: EmbedResource = None,
+    shard: Shard = None,
     rehash: Rehash = False,
     trust_mtime: TrustMtime = False,
     keep_gone: KeepGone = False,
@@ -64,6 +83,7 @@ def index(
 ) -> None:
     """Decode, embed and commit what is new or changed; retire what is gone. Run it again to continue or update."""
     from pipeline import flows, run_report
+    from pipeline.portions import Portion
     from pipeline.settings import IndexSettings, Policy
 
     settings = IndexSettings(
@@ -79,9 +99,17 @@ def index(
         device="auto",
         precision=precision,
         decoder=decoder,
+        decode_resource=decode_resource,
+        embed_resource=embed_resource,
     )
     policy = Policy(
-        rehash=rehash, trust_mtime=trust_mtime, keep_gone=keep_gone, keep_space=keep_space, yes=yes, wait_s=wait
+        rehash=rehash,
+        trust_mtime=trust_mtime,
+        keep_gone=keep_gone,
+        keep_space=keep_space,
+        yes=yes,
+        wait_s=wait,
+        portion=Portion.named(shard) if shard else None,
     )
     for file in filter(None, (metrics, markdown)):
         run_report.check(file)

@@ -1,4 +1,4 @@
-"""Where footage comes from: a file, a folder, a glob or a list file, here or in a store, becomes an inventory of files.
+"""Where footage comes from: a file, folder, glob, list file or manifest, here or in a store, as an inventory of files.
 
 Files are found by extension in folders and taken as they are when named. What cannot be looked at becomes a problem
 in the inventory and later a failure row, never an exception: one locked folder must not stop a run. A place that is
@@ -18,7 +18,7 @@ from urllib.parse import unquote_to_bytes
 
 import xxhash
 
-from pipeline import stores
+from pipeline import manifests, stores
 from pipeline.stores import AnyPath
 from schemas.errors import InputError, MissingPlace, UnreadableFile, first_line
 from schemas.records import Failed, HashedFile, SourceFile
@@ -106,14 +106,18 @@ def _asked(url: str) -> stores.Entry | None:
 
 
 def _named_by(place: str | Path) -> list[AnyPath]:
-    """The files that a name, a list file or a glob stands for."""
+    """The files that a name, a list file, a manifest or a glob stands for."""
     path = stores.to_place(place) if stores.is_url(place) else Path(place)
     if path.is_file() if isinstance(path, Path) else _asked(str(place)):
+        if manifests.is_manifest(path):
+            return _in_manifest(path)
         return _in_list(path) if path.suffix.lower() in LIST_EXTENSIONS else [path]
     matches: list[AnyPath] = _matches(place) if isinstance(path, Path) else stores.matches(path)
     if not matches:
         raise MissingPlace(
-            f"there is nothing at {place}: expected a video file, a folder, a glob or a .txt list file", str(place)
+            f"there is nothing at {place}: expected a video file, a folder, a glob, a .txt list file or a "
+            ".csv, .jsonl or .parquet manifest",
+            str(place),
         )
     return [match for match in matches if not isinstance(match, Path) or not match.is_dir()]
 
@@ -132,10 +136,25 @@ def _in_list(list_file: AnyPath) -> list[AnyPath]:
     except UnicodeDecodeError as error:
         raise InputError(f"the list file {list_file} is not UTF-8 text; expected a path a line") from error
     named = [line for line in lines if line and not line.startswith("#")]
-    paths = [stores.to_place(line) if stores.is_url(line) else list_file.parent / line for line in named]
-    if not paths:
+    if not named:
         raise InputError(f"the list file {list_file} names no files; expected a path a line")
+    return [_beside(list_file, name) for name in named]
+
+
+def _in_manifest(manifest: AnyPath) -> list[AnyPath]:
+    """The files named in a table; relative to it, as in a list file."""
+    try:
+        paths = [_beside(manifest, name) for name in manifests.names(manifest)]
+    except OSError as error:
+        raise MissingPlace(f"the manifest {manifest} cannot be read: {said(error)}", str(manifest)) from error
+    if not paths:
+        raise InputError(f"the manifest {manifest} names no files; {manifests.EXPECTED}")
     return paths
+
+
+def _beside(list_file: AnyPath, name: str) -> AnyPath:
+    """What a name in a file stands for: a URL, an absolute path, or one relative to that file."""
+    return to_path(name) if stores.is_url(name) or name.startswith("file://") else list_file.parent / name
 
 
 def _in_folder(folder: str, named: Container[str], others: Container[str]) -> Iterator[SourceFile | Failed]:
