@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -17,14 +18,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-START_S = 120  # until nodes are there, on a busy machine of two cores
+START_S = 90  # until a node is there, on a busy machine of two cores
+TRIES = 3
+STARTED = b"Ray runtime started"
+STAGE = re.compile(r"MapBatches\((\w+)\)")
 OBJECT_STORE_BYTES = 150 << 20
-JOINED = """
-import sys, time, ray
-ray.init(logging_level="ERROR", log_to_driver=False)
-while sum(node["Alive"] for node in ray.nodes()) < int(sys.argv[1]):
-    time.sleep(0.2)
-"""
 
 
 @dataclass
@@ -43,9 +41,8 @@ class Node:
         return found
 
     def stages(self) -> set[str]:
-        """What its workers call themselves that do some work now: Ray names them by it."""
-        titles = (_title(pid) for pid in self.pids())
-        return {title.removeprefix("ray::") for title in titles if title.startswith("ray::")}
+        """What its workers do now: Ray's workers call themselves by it."""
+        return {stage for pid in self.pids() for stage in STAGE.findall(_title(pid))}
 
     def kill(self) -> None:
         """Ends the node as a power cut does: nothing of it says good-bye."""
@@ -73,26 +70,23 @@ class Cluster:
         return {**os.environ, **ray, **here, "RAY_worker_niceness": "0"}
 
     def start(self, name: str, *options: str) -> None:
-        """Starts one more node."""
+        """Starts one more node, and waits until it is there; on a busy machine Ray gives up on some."""
         command = ["ray", "start", "--block", f"--object-store-memory={OBJECT_STORE_BYTES}", *options]
         environment = {name: value for name, value in self.environment.items() if name != "RAY_ADDRESS"}
-        with Path(self.folder, f"{name}.log").open("wb") as log:
-            process = subprocess.Popen(
-                command, env=environment, start_new_session=True, stdout=log, stderr=subprocess.STDOUT
-            )
-        self.nodes[name] = Node(name, process)
-
-    def wait(self) -> None:
-        """Until all nodes are there."""
-        command = [sys.executable, "-c", JOINED, str(len(self.nodes))]
-        deadline = time.monotonic() + START_S
-        while time.monotonic() < deadline:  # the head takes a while until it answers at all
-            with suppress(subprocess.TimeoutExpired):
-                if subprocess.run(command, env=self.environment, capture_output=True, timeout=START_S).returncode == 0:
+        said = Path(self.folder, f"{name}.log")
+        for _ in range(TRIES):
+            with said.open("wb") as log:
+                process = subprocess.Popen(
+                    command, env=environment, start_new_session=True, stdout=log, stderr=subprocess.STDOUT
+                )
+            self.nodes[name] = Node(name, process)
+            deadline = time.monotonic() + START_S
+            while process.poll() is None and time.monotonic() < deadline:
+                if STARTED in said.read_bytes():
                     return
-            time.sleep(1)
-        logs = "\n".join(log.read_text() for log in Path(self.folder).glob("*.log"))
-        raise AssertionError(f"the nodes did not come up:\n{logs}")
+                time.sleep(0.2)
+            self.nodes.pop(name).kill()
+        raise AssertionError(f"node {name} did not come up:\n{said.read_text()}")
 
 
 @contextmanager
@@ -111,11 +105,9 @@ def cluster(workers: Mapping[str, Mapping[str, float]], *, cpus: int) -> Iterato
         )
         stack.callback(lambda: [node.kill() for node in made.nodes.values()])
         for name, resources in workers.items():
-            time.sleep(2)  # nodes that start together take the same ports
             made.start(
                 name, f"--address=127.0.0.1:{port}", f"--num-cpus={cpus}", f"--resources={json.dumps(dict(resources))}"
             )
-        made.wait()
         yield made
 
 
