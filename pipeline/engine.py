@@ -46,6 +46,8 @@ RAY_ENVIRONMENT = {
     "RAY_BACKEND_LOG_LEVEL": "fatal",
     "RAY_worker_maximum_startup_concurrency": "8",
     "RAY_ENABLE_AUTO_CONNECT": "0",
+    # Lines that Ray is not to print: all. Of a node that died it tells on stdout, where a report in JSON is.
+    "RAY_DEDUP_LOGS_SKIP_REGEX": ".*",
 }
 # So many bugs, and more of them than of everything else: what is wrong is not a file that nobody thought of.
 MAX_BUGS = 5
