@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated, Literal
 
 import typer
@@ -20,6 +21,19 @@ from jobs.policies import (
     Yes,
 )
 
+Videos = Annotated[
+    str,
+    typer.Argument(
+        help="A video file, folder, .tar, glob, .txt file with a path a line, or .csv, .jsonl or .parquet manifest; or "
+        "the URL of one."
+    ),
+]
+Model = Annotated[
+    str, typer.Option(help="A name that `footage models` lists, openclip:ARCH/TAG, or a checkpoint file or folder.")
+]
+Context = Annotated[
+    Literal["int8", "float16", "none"], typer.Option(help="How prompt contexts are stored, for re-ranking.")
+]
 Tolerance = Annotated[
     float | None,
     typer.Option(help="Seconds that a frame may be from its moment; a quarter of the sampling step unless given."),
@@ -47,22 +61,16 @@ Shard = Annotated[
 
 
 def index(
-    videos: Annotated[
-        str, typer.Argument(help="A video file, folder, glob, .txt file with a path a line; or the URL of one.")
-    ],
+    videos: Videos,
     archive: Annotated[str, typer.Argument(help="The archive's folder or URL; made if it is not there.")],
-    model: Annotated[
-        str, typer.Option(help="A name that `footage models` lists, openclip:ARCH/TAG, or a checkpoint file or folder.")
-    ] = "footage-tiny",
+    model: Model = "footage-tiny",
     frames: Annotated[int | None, typer.Option(help="Frames per clip, if not as many as the model's.")] = None,
     image_size: Annotated[int | None, typer.Option(help="Pixels of a frame's side, if not the model's.")] = None,
     window: Annotated[float, typer.Option(help="Length of a clip in seconds.")] = 10.0,
     stride: Annotated[float | None, typer.Option(help="Seconds from clip to clip; the window unless given.")] = None,
     tolerance: Tolerance = None,
     segment: Segment = "fixed",
-    context: Annotated[
-        Literal["int8", "float16", "none"], typer.Option(help="How prompt contexts are stored, for re-ranking.")
-    ] = "int8",
+    context: Context = "int8",
     engine: Annotated[Literal["ray", "local"], typer.Option(help="Ray Data, or a plain loop in one process.")] = "ray",
     precision: Precision = "auto",
     decoder: Decoder = "auto",
@@ -103,14 +111,9 @@ def index(
         embed_resource=embed_resource,
     )
     policy = Policy(
-        rehash=rehash,
-        trust_mtime=trust_mtime,
-        keep_gone=keep_gone,
-        keep_space=keep_space,
-        yes=yes,
-        wait_s=wait,
-        portion=Portion.named(shard) if shard else None,
+        rehash=rehash, trust_mtime=trust_mtime, keep_gone=keep_gone, keep_space=keep_space, yes=yes, wait_s=wait
     )
+    policy = replace(policy, portion=Portion.named(shard) if shard else None)
     for file in filter(None, (metrics, markdown)):
         run_report.check(file)
     with console.progress_bar(enabled=not as_json) as watch:

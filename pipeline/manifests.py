@@ -78,11 +78,10 @@ def _in_parquet(file: AnyPath) -> Iterator[str]:
     try:
         with pq.ParquetFile(path, filesystem=system) as table:
             column = _column(file, 1, table.schema_arrow.names)
-            number = 0
-            for batch in table.iter_batches(columns=[column]):
-                for value in batch[column].to_pylist():
-                    number += 1
-                    yield _named(file, number, value)
+            batches = table.iter_batches(columns=[column])
+            values = (value for batch in batches for value in batch[column].to_pylist())
+            for number, value in enumerate(values, start=1):
+                yield _named(file, number, value)
     except pa.ArrowInvalid as error:
         raise InputError(f"the manifest {file} is no Parquet file ({first_line(error)})") from error
 
