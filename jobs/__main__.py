@@ -24,6 +24,7 @@ from jobs.failures import failures
 from jobs.finetune import finetune
 from jobs.index import index
 from jobs.info import info
+from jobs.merge import merge
 from jobs.models import models
 from jobs.pretrain import pretrain
 from jobs.reindex import reindex
@@ -66,6 +67,7 @@ for command in (
     verify,
     build_index,
     compact,
+    merge,
     rollback,
     models,
     convert,

@@ -29,6 +29,7 @@ COUNTED = {
     "tag": "clips",
     "export": "clips",
     "train": "steps",
+    "merge": "archives",
     "wait": "s for another run",
 }
 EXIT_ERROR = 1

@@ -2,13 +2,38 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated, Literal
 
 import typer
 
 from jobs import console, report
-from jobs.policies import KeepGone, KeepSpace, Metrics, Rehash, Report, TrustMtime, Wait, Yes
+from jobs.policies import (
+    DecodeResource,
+    EmbedResource,
+    KeepGone,
+    KeepSpace,
+    Metrics,
+    Rehash,
+    Report,
+    TrustMtime,
+    Wait,
+    Yes,
+)
 
+Videos = Annotated[
+    str,
+    typer.Argument(
+        help="A video file, folder, .tar, glob, .txt file with a path a line, or .csv, .jsonl or .parquet manifest; or "
+        "the URL of one."
+    ),
+]
+Model = Annotated[
+    str, typer.Option(help="A name that `footage models` lists, openclip:ARCH/TAG, or a checkpoint file or folder.")
+]
+Context = Annotated[
+    Literal["int8", "float16", "none"], typer.Option(help="How prompt contexts are stored, for re-ranking.")
+]
 Tolerance = Annotated[
     float | None,
     typer.Option(help="Seconds that a frame may be from its moment; a quarter of the sampling step unless given."),
@@ -29,27 +54,29 @@ Explain = Annotated[
     bool, typer.Option("--explain", help="Tell how each unit is decoded, what that should take, and what it took.")
 ]
 
+Shard = Annotated[
+    str | None,
+    typer.Option(help="Only one part of the videos, such as 2/8, by the hash of their names; see `footage merge`."),
+]
+
 
 def index(
-    videos: Annotated[
-        str, typer.Argument(help="A video file, folder, glob, .txt file with a path a line; or the URL of one.")
-    ],
+    videos: Videos,
     archive: Annotated[str, typer.Argument(help="The archive's folder or URL; made if it is not there.")],
-    model: Annotated[
-        str, typer.Option(help="A name that `footage models` lists, openclip:ARCH/TAG, or a checkpoint file or folder.")
-    ] = "footage-tiny",
+    model: Model = "footage-tiny",
     frames: Annotated[int | None, typer.Option(help="Frames per clip, if not as many as the model's.")] = None,
     image_size: Annotated[int | None, typer.Option(help="Pixels of a frame's side, if not the model's.")] = None,
     window: Annotated[float, typer.Option(help="Length of a clip in seconds.")] = 10.0,
     stride: Annotated[float | None, typer.Option(help="Seconds from clip to clip; the window unless given.")] = None,
     tolerance: Tolerance = None,
     segment: Segment = "fixed",
-    context: Annotated[
-        Literal["int8", "float16", "none"], typer.Option(help="How prompt contexts are stored, for re-ranking.")
-    ] = "int8",
+    context: Context = "int8",
     engine: Annotated[Literal["ray", "local"], typer.Option(help="Ray Data, or a plain loop in one process.")] = "ray",
     precision: Precision = "auto",
     decoder: Decoder = "auto",
+    decode_resource: DecodeResource = None,
+    embed_resource: EmbedResource = None,
+    shard: Shard = None,
     rehash: Rehash = False,
     trust_mtime: TrustMtime = False,
     keep_gone: KeepGone = False,
@@ -64,6 +91,7 @@ def index(
 ) -> None:
     """Decode, embed and commit what is new or changed; retire what is gone. Run it again to continue or update."""
     from pipeline import flows, run_report
+    from pipeline.portions import Portion
     from pipeline.settings import IndexSettings, Policy
 
     settings = IndexSettings(
@@ -79,10 +107,13 @@ def index(
         device="auto",
         precision=precision,
         decoder=decoder,
+        decode_resource=decode_resource,
+        embed_resource=embed_resource,
     )
     policy = Policy(
         rehash=rehash, trust_mtime=trust_mtime, keep_gone=keep_gone, keep_space=keep_space, yes=yes, wait_s=wait
     )
+    policy = replace(policy, portion=Portion.named(shard) if shard else None)
     for file in filter(None, (metrics, markdown)):
         run_report.check(file)
     with console.progress_bar(enabled=not as_json) as watch:

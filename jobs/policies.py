@@ -22,6 +22,20 @@ KeepSpace = Annotated[
 ]
 Yes = Annotated[bool, typer.Option("--yes", help="Retire vanished videos even if they are more than a fifth of all.")]
 Wait = Annotated[float, typer.Option(help="Seconds to wait for another run on the archive; without, it is an error.")]
+DecodeResource = Annotated[
+    str | None,
+    typer.Option(
+        help="Open videos only on nodes of the Ray cluster that offer this custom resource.",
+        envvar="FOOTAGE_DECODE_RESOURCE",
+    ),
+]
+EmbedResource = Annotated[
+    str | None,
+    typer.Option(
+        help="Embed only on nodes of the Ray cluster that offer this custom resource.",
+        envvar="FOOTAGE_EMBED_RESOURCE",
+    ),
+]
 Metrics = Annotated[
     Path | None,
     typer.Option(help="Also write counts to a file for Prometheus' textfile collector; a dry run writes none."),

@@ -8,7 +8,7 @@ import typer
 
 from jobs import console, report
 from jobs.arguments import ArchivePlace
-from jobs.policies import KeepGone, Metrics, Rehash, Report, TrustMtime, Wait, Yes
+from jobs.policies import DecodeResource, EmbedResource, KeepGone, Metrics, Rehash, Report, TrustMtime, Wait, Yes
 
 
 def reindex(
@@ -19,6 +19,8 @@ def reindex(
     ] = None,
     engine: Annotated[Literal["ray", "local"] | None, typer.Option(help="If not the last run's.")] = None,
     decoder: Annotated[Literal["auto", "cpu", "cuda"] | None, typer.Option(help="If not the last run's.")] = None,
+    decode_resource: DecodeResource = None,
+    embed_resource: EmbedResource = None,
     rehash: Rehash = False,
     trust_mtime: TrustMtime = False,
     keep_gone: KeepGone = False,
@@ -43,6 +45,8 @@ def reindex(
             forget=forget or (),
             engine=engine,
             decoder=decoder,
+            decode_resource=decode_resource,
+            embed_resource=embed_resource,
             dry_run=dry_run,
             watch=watch,
         )

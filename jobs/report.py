@@ -109,6 +109,7 @@ def _done_rows(report: IndexReport) -> list[tuple[str, str]]:
         ("footage", f"{console.length(report.footage_s)} in {console.length(report.wall_s)} ({speed:.1f} s/s)"),
     ]
     rows += [("encoder", how) for how in report.encoders] + [("workers", why) for why in report.pools]
+    rows += [("placement", report.placement)] if report.placement else []
     if report.decode_s:
         rows.append(("work", f"{report.decode_s:.1f} s of decoding, {report.embed_s:.1f} s of embedding"))
     waits = "no: this space does not cover all videos yet, the other one serves on"

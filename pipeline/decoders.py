@@ -23,6 +23,7 @@ from schemas.records import DecoderProbe, Unit
 
 MAX_DIFFERENCE = 2.0  # grey levels, of pictures of the same frames
 NO_DEVICE = "there is no CUDA device"
+CPU_NODES = "the nodes that decode have no GPU"
 SHOTS = "shots are looked for in every frame, on a CPU"
 
 
@@ -55,6 +56,19 @@ def choices(job: Job, units: list[Unit], machines: Machines, scratch: Path) -> t
     cpus = 1.0 if job.settings.engine == "local" else cpus_per_gpu(machines)  # a loop has one thread
     found = _probed(job, [first[codec] for codec in codecs], scratch)
     return tuple(choice(codec, found.get(codec), cpus) for codec in codecs)
+
+
+def on_cpus(job: Job, units: Iterable[Unit]) -> tuple[Choice, ...]:
+    """CPUs for each codec, where the nodes that are to decode have no GPU.
+
+    Raises InputError where a GPU was asked for.
+    """
+    if job.settings.decoder == "cuda":
+        raise InputError(
+            f"--decoder cuda needs nodes with GPUs, and those that offer {job.settings.decode_resource!r} have none; "
+            "expected --decoder auto or cpu, or another --decode-resource"
+        )
+    return tuple(Choice(codec, "cpu", CPU_NODES) for codec in sorted({unit.codec for unit in units}))
 
 
 def settled_without(asked: Decoder, device: str, *, has_shots: bool) -> tuple[Literal["cpu", "cuda"], str] | None:
@@ -112,6 +126,7 @@ def _probed(job: Job, units: list[Unit], scratch: Path) -> dict[str, DecoderProb
         memory_bytes=plan.MEMORY_BYTES,
         num_gpus=PROBE_GPUS,
         hostile=True,
+        resource=job.settings.decode_resource,
     )
     results = engine.run([stage], units, engine=job.settings.engine, scratch=scratch)
     return {probe.codec: probe for probe in results if isinstance(probe, DecoderProbe)}

@@ -13,7 +13,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from fractions import Fraction
-from pathlib import Path
 from typing import Any
 
 import av
@@ -24,7 +23,6 @@ from pipeline.costs import Costs
 from pipeline.decode_plan import CostModel
 from pipeline.packing import Packets
 from pipeline.settings import Sampling
-from pipeline.stores import AnyPath
 from schemas.errors import NotAVideo, TooLarge, UndecodableVideo, UnreadableFile, VideoError
 from schemas.records import DecodeSteps, HashedFile, InspectedVideo, VideoProfile, Window
 
@@ -60,7 +58,7 @@ def opened(uri: str, hwaccel: Any = None) -> Iterator[tuple[Any, Any]]:
     path = sources.to_path(uri)
     with ExitStack() as stack:
         try:
-            source = f"file:{path}" if isinstance(path, Path) else stack.enter_context(stores.open_binary(path))
+            source = f"file:{path}" if sources.is_file(uri) else stack.enter_context(sources.opened(uri))
             options = {"metadata_errors": "ignore", "options": dict(OPEN_OPTIONS), "buffer_size": READ_BYTES}
             container = stack.enter_context(av.open(source, hwaccel=hwaccel, **options))
         except UnicodeEncodeError as error:
@@ -68,7 +66,7 @@ def opened(uri: str, hwaccel: Any = None) -> Iterator[tuple[Any, Any]]:
         except av.FFmpegError as error:
             if hwaccel is not None:
                 raise UndecodableVideo(f"the device cannot be used: {error.strerror}") from error
-            raise _not_opened(error, path) from error
+            raise _not_opened(error, uri) from error
         except OSError as error:  # a store's
             raise UnreadableFile(f"cannot be read: {sources.said(error)}") from error
         stream = _video_stream(container)
@@ -86,14 +84,14 @@ def opened(uri: str, hwaccel: Any = None) -> Iterator[tuple[Any, Any]]:
             raise UnreadableFile(f"cannot be read on: {sources.said(error)}") from error
 
 
-def _not_opened(error: av.FFmpegError, path: AnyPath) -> VideoError:
+def _not_opened(error: av.FFmpegError, uri: str) -> VideoError:
     """Why a file did not open: it cannot be read, or it is no video."""
     try:
-        with stores.open_binary(path) as stream:  # asked of the file: demuxers say "I/O error" of broken content too
-            stream.read(1)
+        with sources.opened(uri) as stream:  # asked of the file: demuxers say "I/O error" of broken content too
+            is_empty = not stream.read(1)
     except OSError as unread:
         return UnreadableFile(f"cannot be read: {sources.said(unread)}")
-    what = "an empty file" if not path.stat().st_size else f"no video container we read ({error.strerror})"
+    what = "an empty file" if is_empty else f"no video container we read ({error.strerror})"
     return NotAVideo(f"this is {what}")
 
 

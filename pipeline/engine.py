@@ -46,11 +46,16 @@ RAY_ENVIRONMENT = {
     "RAY_BACKEND_LOG_LEVEL": "fatal",
     "RAY_worker_maximum_startup_concurrency": "8",
     "RAY_ENABLE_AUTO_CONNECT": "0",
+    # Lines that Ray is not to print: all. Of a node that died it tells on stdout, where a report in JSON is.
+    "RAY_DEDUP_LOGS_SKIP_REGEX": ".*",
 }
 # So many bugs, and more of them than of everything else: what is wrong is not a file that nobody thought of.
 MAX_BUGS = 5
 # With fewer logical CPUs the streaming executor can starve without a word.
 MIN_LOGICAL_CPUS = 4
+# What a worker takes of a node's custom resource: so little that CPUs and GPUs are what limits, and the resource only
+# says where.
+RESOURCE_SHARE = 0.001
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -64,6 +69,7 @@ class Stage:
     workers: int = 1  # of a resident stage; they are spread over the machines of a cluster
     num_cpus: float = 1.0
     num_gpus: float = 0.0
+    resource: str | None = None  # a custom resource of Ray's: only nodes that offer it do this work
     deadline_s: Callable[[Any], float] | None = None  # per record, for stages of 1; enforced on Ray only
     memory_bytes: int | None = None  # how much more than before a call may take
     wake: Callable[[], None] | None = None  # done before each call, outside its memory: what it starts once, and keeps
@@ -158,16 +164,32 @@ def _dataset(stages: list[Stage], plan: Path, scratch: Path) -> Any:
     return dataset
 
 
-def machines(engine: EngineName) -> Machines:
-    """What an engine can use; of Ray, what its cluster has now."""
+def machines(engine: EngineName, resource: str | None = None) -> Machines:
+    """What an engine can use; of Ray, what the nodes of its cluster have now, or those that offer a custom resource.
+
+    A node without CPUs, as heads of clusters often are, is none. Raises EngineError where no node offers the resource:
+    Ray would wait for one for ever.
+    """
     if engine == "local":
         return Machines(os.cpu_count() or 1)
-    ray = start_ray()
-    has = ray.cluster_resources()
-    nodes = sum(node["Alive"] for node in ray.nodes())
-    if nodes == 1:  # Ray is told of more logical CPUs than a small machine has
-        return Machines(min(int(has["CPU"]), os.cpu_count() or 1), int(has.get("GPU", 0)))
-    return Machines(int(has.get("CPU", 1)), int(has.get("GPU", 0)), nodes)
+    nodes = [node["Resources"] for node in start_ray().nodes() if node["Alive"]]
+    usable = [has for has in nodes if has.get("CPU") and (resource is None or has.get(resource))]
+    if resource is not None and not usable:
+        offered = sorted({name for has in nodes for name in has} - {"CPU", "GPU", "memory", "object_store_memory"})
+        custom = ", ".join(name for name in offered if ":" not in name) or "none"
+        raise EngineError(
+            f"no node of the cluster offers CPUs and the custom resource {resource!r}; its {len(nodes)} nodes offer "
+            f"{custom}; start some with: ray start --address HEAD --resources '{{\"{resource}\": 1}}'"
+        )
+    cpus, gpus = (int(sum(has.get(kind, 0) for has in usable)) for kind in ("CPU", "GPU"))
+    if len(nodes) == 1:  # Ray is told of more logical CPUs than a small machine has
+        cpus = min(cpus, os.cpu_count() or 1)
+    return Machines(max(1, cpus), gpus, max(1, len(usable)))
+
+
+def is_cluster() -> bool:
+    """Whether Ray is a cluster that somebody else started, whose nodes may have what this machine has not."""
+    return bool(os.environ.get("RAY_ADDRESS"))
 
 
 def start_ray() -> Any:
@@ -177,7 +199,7 @@ def start_ray() -> Any:
     import ray
 
     if not ray.is_initialized():
-        cpus = None if os.environ.get("RAY_ADDRESS") else max(MIN_LOGICAL_CPUS, os.cpu_count() or 1)
+        cpus = None if is_cluster() else max(MIN_LOGICAL_CPUS, os.cpu_count() or 1)
         # One line about the log level just set, and notes on what Ray will change; failures to start are exceptions.
         with _failures_told(), warnings.catch_warnings(), _no_stderr(), interrupts.kept_from_others():
             warnings.simplefilter("ignore")
@@ -229,6 +251,8 @@ def _add(ray: Any, dataset: Any, stage: Stage, scratch: Path) -> Any:
     common: dict[str, Any] = {"batch_size": stage.batch_size, "num_cpus": stage.num_cpus, "zero_copy_batch": True}
     if stage.num_gpus:
         common["num_gpus"] = stage.num_gpus
+    if stage.resource:
+        common["resources"] = {stage.resource: RESOURCE_SHARE}
     if not stage.resident:
         return dataset.map_batches(_task(stage, scratch), **common, **TASK_OPTIONS)
     pool = ray.data.ActorPoolStrategy(size=stage.workers)

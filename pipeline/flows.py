@@ -38,7 +38,7 @@ from pipeline import (
 from pipeline.archive import Archive
 from pipeline.index_files import VectorIndex
 from pipeline.index_plan import Making, Rules
-from pipeline.indexing import index_units
+from pipeline.indexing import device_of, index_units
 from pipeline.lease import Lease
 from pipeline.progress import Progress
 from pipeline.relink import SHOWN
@@ -86,6 +86,7 @@ class IndexReport:
     embed_s: float = 0.0
     encoders: tuple[str, ...] = ()  # how clips were embedded: dtype, device, passes
     pools: tuple[str, ...] = ()  # how many workers there were, and why
+    placement: str = ""  # which nodes of a cluster decoded and embedded, where that was asked for
     decoders: tuple[str, ...] = ()  # where each codec was decoded, and why
     fallbacks: tuple[str, ...] = ()  # what a GPU was to decode and a CPU did, and why
     expected_s: float | None = None  # of a dry run, by `runs.rate`; None before the first run
@@ -176,9 +177,7 @@ def _job(
 ) -> Job:
     """What a run is to do and how, before it is looked up what there is to do."""
     if settings.decoder == "cuda":  # before anything is done, though it takes torch to know
-        from pipeline.embed import device_named
-
-        decoders.check(settings.decoder, device_named(settings.device))
+        decoders.check(settings.decoder, device_of(settings))
     model = runs.remember(archive, settings) or _loaded(settings)
     run_id = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:6]}"
     return Job(
@@ -205,7 +204,6 @@ def _serving(archive: Archive) -> tuple[str, ...]:
 def _loaded(settings: IndexSettings) -> Remembered:
     """The space of a run and what is to be said of its model, which is loaded, understood and forgotten."""
     # These import torch, which takes seconds that a run with nothing to do does not have.
-    from pipeline.embed import device_named
     from xclip_core import canonical_source, load_encoder, weights_file
 
     model = load_encoder(settings.model, frames=settings.frames, image_size=settings.image_size)
@@ -213,7 +211,7 @@ def _loaded(settings: IndexSettings) -> Remembered:
     file = weights_file(settings.model)
     space = space_of(model, settings)
     # What is stored must mean the same from any folder and on any worker.
-    settings = replace(settings, model=canonical_source(settings.model), device=device_named(settings.device))
+    settings = replace(settings, model=canonical_source(settings.model))
     return Remembered(settings, space, model.provenance.notes, runs.stamp(file) if file else {})
 
 
@@ -281,7 +279,7 @@ def _execute(found: Survey, held: Lease, scratch: Path, began: float) -> IndexRe
         _log(job, "stopped", None)
         raise
     # The index is derived: should this be the instant of a crash, the next search builds it.
-    indexes.ensure(job.archive, job.space.id, job.space.model.embed_dim, rules=Rules(texts=_recall_texts(job.settings)))
+    indexes.ensure(job.archive, job.space.id, job.space.model.embed_dim, rules=Rules(texts=recall_texts(job.settings)))
     shown = [row for row in rows if row.status in SHOWN]
     broken = [row for row in rows if row.status == "failed"]
     failed = len(found.failures) + len(broken)
@@ -301,6 +299,7 @@ def _execute(found: Survey, held: Lease, scratch: Path, began: float) -> IndexRe
         embed_s=effort.embed_s,
         encoders=tuple(effort.encoders),
         pools=tuple(sizes.why for sizes in effort.pools),
+        placement=effort.placement,
         decoders=tuple(map(str, effort.decoders)),
         fallbacks=decoders.fallbacks(effort.fell_back),
         **_explained(found, effort.took_s),
@@ -331,11 +330,11 @@ def build_index(folder: str | Path, *, space: str | None = None, rules: Rules | 
     archive = Archive.open(folder)
     run = runs.run_of_space(archive, space)
     settings = IndexSettings.stored(run["settings"]["index"])
-    rules = replace(rules or Rules(), texts=_recall_texts(settings))
+    rules = replace(rules or Rules(), texts=recall_texts(settings))
     return indexes.build(archive, run["space"], run["settings"]["space"]["model"]["embed_dim"], rules=rules)
 
 
-def _recall_texts(settings: IndexSettings) -> Callable[[], Vectors]:
+def recall_texts(settings: IndexSettings) -> Callable[[], Vectors]:
     """Vectors of texts Q x E that people might ask for, by the model of some settings, when they are needed."""
 
     def encoded() -> Vectors:
@@ -349,10 +348,8 @@ def _recall_texts(settings: IndexSettings) -> Callable[[], Vectors]:
 
 
 def _resolved(job: Job) -> Job:
-    """The job on a device that is there: it may have been remembered from another machine."""
-    from pipeline.embed import device_named
-
-    return replace(job, settings=replace(job.settings, device=device_named(job.settings.device)))
+    """The job on a device that is there."""
+    return replace(job, settings=replace(job.settings, device=device_of(job.settings)))
 
 
 def _letters(job: Job, found: Survey) -> list[Letter]:

@@ -19,9 +19,9 @@ from pipeline.engine import Stage
 from pipeline.lease import Lease
 from pipeline.parts import write_part
 from pipeline.plan import VideoPlan
-from pipeline.pools import Pools
+from pipeline.pools import Machines, Pools
 from pipeline.progress import Progress
-from pipeline.settings import Space
+from pipeline.settings import IndexSettings, Space
 from pipeline.survey import Job, Survey, died
 from schemas.records import DecodedUnit, Failed, HashedFile, Letter, Part, Unit, UnitOutcome, UnitTime, VideoRow
 
@@ -64,6 +64,7 @@ class Effort:
     pools: list[Pools] = field(default_factory=list)  # one after the other
     decoders: tuple[Choice, ...] = ()  # where units are decoded
     fell_back: dict[str, tuple[int, str]] = field(default_factory=dict)  # by codec, how many units, and the first why
+    placement: str = ""  # on which nodes of a cluster, if that was asked for
     took_s: dict[str, float] = field(default_factory=dict)  # to decode, by unit, where that is to be explained
 
     def add(self, parts: list[Part], units: Mapping[str, Unit]) -> None:
@@ -125,20 +126,53 @@ def index_units(job: Job, held: Lease, found: Survey, scratch: Path) -> tuple[li
     return rows, effort
 
 
+def device_of(settings: IndexSettings) -> str:
+    """The device that embeds. On a cluster its nodes say: this process may well be on a head node without a GPU."""
+    if settings.device == "auto" and settings.engine == "ray" and engine.is_cluster():
+        return "cuda" if engine.machines("ray", settings.embed_resource).gpus else "cpu"
+    from pipeline.embed import device_named
+
+    return device_named(settings.device)
+
+
 def _results(job: Job, units: list[Unit], effort: Effort, scratch: Path) -> Iterator[Any]:
     """Parts and failures of units; where GPUs embed many, the pools of most are sized by the first ones."""
-    machines = engine.machines(job.settings.engine)
-    on_gpu = job.settings.device.startswith("cuda")
-    effort.decoders = decoders.choices(job, units, machines, scratch)
-    is_probed = on_gpu and job.settings.engine == "ray" and len(units) >= pools.WORTH_PROBING
+    settings = job.settings
+    decoding = engine.machines(settings.engine, settings.decode_resource)
+    embedding = engine.machines(settings.engine, settings.embed_resource)
+    effort.placement = _placement(job, decoding, embedding)
+    on_gpu = settings.device.startswith("cuda")
+    machines = replace(decoding, gpus=embedding.gpus)  # what feeds, and what is fed
+    effort.decoders = _choices(job, units, decoding, machines, scratch)
+    is_probed = on_gpu and settings.engine == "ray" and len(units) >= pools.WORTH_PROBING
     first = units[: pools.PROBE_UNITS] if is_probed else units
     outcomes: list[UnitOutcome] = []
-    for result in _run(job, first, pools.before_probe() if on_gpu else pools.on_cpus(machines), effort, scratch):
+    for result in _run(job, first, pools.before_probe() if on_gpu else pools.on_cpus(embedding), effort, scratch):
         outcomes += result.outcomes if isinstance(result, Part) else ()
         yield result
     if rest := units[len(first) :]:
         feeding = pools.decoding(machines) if decoders.on_gpu(effort.decoders) else machines
         yield from _run(job, rest, pools.on_gpus(feeding, outcomes), effort, scratch)
+
+
+def _choices(job: Job, units: list[Unit], decoding: Machines, machines: Machines, scratch: Path) -> tuple[Choice, ...]:
+    """Where each codec is decoded: on CPUs where the nodes that decode have nothing else."""
+    if job.settings.decode_resource is None or decoding.gpus:
+        return decoders.choices(job, units, machines, scratch)
+    return decoders.on_cpus(job, units)
+
+
+def _placement(job: Job, decoding: Machines, embedding: Machines) -> str:
+    """On which nodes of a cluster the stages work; empty where nobody said."""
+    names = {"decode": (job.settings.decode_resource, decoding), "embed": (job.settings.embed_resource, embedding)}
+    if job.settings.engine == "local" or not any(name for name, _ in names.values()):
+        return ""
+    parts = (
+        f"{stage} on {f'the {has.nodes} nodes that offer {name!r}' if name else 'any node'} ({has.cpus} CPUs, "
+        f"{has.gpus} GPUs)"
+        for stage, (name, has) in names.items()
+    )
+    return "; ".join(parts)
 
 
 def _run(job: Job, units: list[Unit], sizes: Pools, effort: Effort, scratch: Path) -> Iterator[Any]:
@@ -242,6 +276,7 @@ def _decode_stage(job: Job, sizes: Pools, chosen: tuple[Choice, ...]) -> Stage:
         deadline_s=lambda unit: unit.deadline_s,
         memory_bytes=plan.MEMORY_BYTES,
         hostile=True,
+        resource=job.settings.decode_resource,
     )
     codecs, device = decoders.on_gpu(chosen), job.settings.device
     if not codecs:
@@ -278,6 +313,7 @@ def _stages(job: Job, units: list[Unit], sizes: Pools, chosen: tuple[Choice, ...
             workers=sizes.embedders,
             num_cpus=0.5,  # with the writer's half, one logical CPU of four: the rest decode
             num_gpus=sizes.embed_gpus,
+            resource=settings.embed_resource,
         ),
         Stage(
             name="write",

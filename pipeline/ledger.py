@@ -26,6 +26,7 @@ import pyarrow.compute as pc
 from pipeline import keys, plan
 from pipeline.heaps import Heaps, last_of
 from pipeline.keys import Keys, Numbers
+from pipeline.portions import Portion
 from pipeline.sources import is_below
 from schemas.records import HashedFile, SourceFile
 
@@ -89,14 +90,19 @@ class Ledger(ExitStack):
         self._rows = self.enter_context(Heaps(_ROWS, "place"))
         self._files = self.enter_context(Heaps(_FILES, "place"))
 
-    def know(self, batches: Iterable[Any], folders: Sequence[str] = ()) -> None:
-        """Takes in all rows of the space (`COLUMNS` of the videos table), current or not; `folders` are walked."""
+    def know(self, batches: Iterable[Any], folders: Sequence[str] = (), portion: Portion | None = None) -> None:
+        """Takes in all rows of the space (`COLUMNS` of the videos table), current or not; `folders` are walked.
+
+        Of videos that are not of the `portion` where they are now, nothing is known then.
+        """
         # A video's rows may name several places: the last of them is found before places matter.
         with Heaps(_ROWS, "video") as rows:
             for batch in batches:
                 rows.add(_compact(batch, folders))
             for heap in rows:
-                self._rows.add(last_of(heap, "video", ("revision", "at")))
+                last = last_of(heap, "video", ("revision", "at"))
+                is_ours = None if portion is None else pa.array(portion.has_places(last["place"].to_numpy()))
+                self._rows.add(last if is_ours is None else last.filter(is_ours))
 
     def _current(self) -> Iterator[pa.RecordBatch]:
         """The rows, a heap at a time, one for each place."""

@@ -21,6 +21,8 @@ def reindex(  # noqa: PLR0913  # as `flows.index`, with places and settings from
     forget: Sequence[str] = (),
     engine: EngineName | None = None,
     decoder: Decoder | None = None,
+    decode_resource: str | None = None,
+    embed_resource: str | None = None,
     dry_run: bool = False,
     watch: Callable[[Progress], None] | None = None,
 ) -> IndexReport:
@@ -35,6 +37,15 @@ def reindex(  # noqa: PLR0913  # as `flows.index`, with places and settings from
         raise InputError(f"the archive was not indexed from {unknown[0]}; it was from: {', '.join(known)}")
     kept = [str(sources.to_path(place)) for place in known if place not in given_up]
     stored = IndexSettings.stored(runs.serving_run(archive)["settings"]["index"])
-    settings = replace(stored, engine=engine or stored.engine, decoder=decoder or stored.decoder, device="auto")
-    policy = replace(policy or Policy(), whole_archive=True, forget=given_up)
+    # Of the machines that a run was on before nothing is remembered: this one may be on others.
+    settings = replace(
+        stored,
+        engine=engine or stored.engine,
+        decoder=decoder or stored.decoder,
+        device="auto",
+        decode_resource=decode_resource,
+        embed_resource=embed_resource,
+    )
+    portion = runs.portion(archive)
+    policy = replace(policy or Policy(), whole_archive=True, forget=given_up, portion=portion)
     return flows.index(kept, str(archive.folder), settings, policy=policy, dry_run=dry_run, watch=watch)

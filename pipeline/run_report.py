@@ -69,6 +69,7 @@ def markdown(report: IndexReport) -> str:
     if (unit := report.slowest_unit) is not None:
         where = f"{_cell(unit.uri)} from {unit.start_s:.0f} s"
         lines += ["", f"Nearest to its deadline: {where}, decoded in {unit.decode_s:.1f} of {unit.deadline_s:.0f} s."]
+    lines += ["", f"Placement: {_cell(report.placement)}."] if report.placement else []
     for title, said in (("Decoders", report.decoders), ("Decoded on a CPU after all", report.fallbacks)):
         lines += ["", f"{title}: {_cell('; '.join(said))}."] if said else []
     if report.expected_s is not None:

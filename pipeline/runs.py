@@ -13,6 +13,7 @@ from typing import Any
 from pipeline import costs, sources
 from pipeline.archive import Archive
 from pipeline.ledger import COLUMNS, Ledger
+from pipeline.portions import Portion
 from pipeline.settings import IndexSettings, Sampling, Space
 from pipeline.versions import versions
 from schemas.errors import ArchiveError
@@ -20,6 +21,8 @@ from schemas.records import DecodeCost
 from xclip_core.config import FrameMeanConfig, ModelConfig, XClipConfig
 
 Run = dict[str, Any]
+# Settings that decide how a run works and no space; and the model's name, which is looked at by itself.
+ALIKE = ("engine", "device", "precision", "decoder", "context", "model", "decode_resource", "embed_resource")
 ROWS_AT_ONCE = 10_000  # of videos that a new space does not account for; usually there are none
 
 
@@ -68,6 +71,12 @@ def places(archive: Archive) -> tuple[str, ...]:
             f"run once: footage index VIDEOS {archive.folder}"
         )
     return tuple(known)
+
+
+def portion(archive: Archive) -> Portion | None:
+    """The part of its places that an archive is of, where all its runs were of the same; None: of all of them."""
+    said = {Portion.stored(run["settings"].get("policy", {}).get("portion")) for run in archive.runs()}
+    return said.pop() if len(said) == 1 else None
 
 
 def rate(archive: Archive, space: str) -> float | None:
@@ -182,8 +191,7 @@ def _remembered(run: Run, asked: IndexSettings, now: dict[str, str]) -> Remember
     # Stored names are canonical: a name of a model, or the absolute path of a file.
     if stored.model not in (asked.model, str(Path(asked.model).absolute())):
         return None
-    alike = {name: getattr(asked, name) for name in ("engine", "device", "precision", "decoder", "context", "model")}
-    if replace(stored, **alike) != asked:
+    if replace(stored, **{name: getattr(asked, name) for name in ALIKE}) != asked:
         return None
     space = _space(run["settings"]["space"])
     notes = tuple(run["settings"].get("notes", ()))

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from pipeline.portions import Portion
 from schemas.errors import InputError
 from xclip_core.config import DEFAULT_MODEL, ModelConfig, XClipConfig
 
@@ -105,6 +106,9 @@ class IndexSettings:
     device: str = "cpu"
     precision: Precision = "auto"
     decoder: Decoder = "auto"
+    # Custom resources of Ray's that the nodes offer which open videos, or which embed clips; None: any node.
+    decode_resource: str | None = None
+    embed_resource: str | None = None
 
     @classmethod
     def stored(cls, values: Mapping[str, Any]) -> IndexSettings:
@@ -132,6 +136,7 @@ class Policy:
     keep_space: bool = False  # the space that serves until now is kept when another takes its place
     whole_archive: bool = False  # the inventory is of all places the archive knows: what is nowhere is gone
     wait_s: float = 0.0  # for another run on the archive to end
+    portion: Portion | None = None  # the videos that this run is about; it leaves all others alone
     forget: tuple[str, ...] = ()  # places given up: what is known below them is gone, there or not
 
     def __post_init__(self) -> None:

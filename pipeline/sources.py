@@ -1,4 +1,4 @@
-"""Where footage comes from: a file, a folder, a glob or a list file, here or in a store, becomes an inventory of files.
+"""Where footage comes from: files, folders, globs, lists, manifests and tars, here or in a store, as an inventory.
 
 Files are found by extension in folders and taken as they are when named. What cannot be looked at becomes a problem
 in the inventory and later a failure row, never an exception: one locked folder must not stop a run. A place that is
@@ -14,13 +14,14 @@ import stat
 from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 from urllib.parse import unquote_to_bytes
 
 import xxhash
 
-from pipeline import stores
+from pipeline import manifests, stores, tars
 from pipeline.stores import AnyPath
-from schemas.errors import InputError, MissingPlace, UnreadableFile, first_line
+from schemas.errors import InputError, MissingPlace, NotAVideo, UnreadableFile, first_line
 from schemas.records import Failed, HashedFile, SourceFile
 
 # fmt: off
@@ -73,8 +74,15 @@ class Inventory:
         named = dict.fromkeys(self.named)
         yield from map(_look_at, named)
         for folder in self.folders:
-            below = _in_store if stores.is_url(folder) else _in_folder
-            yield from below(folder, named.keys(), set(self.folders) - {folder})
+            others = set(self.folders) - {folder}
+            if not tars.is_named_so(folder) or _is_real_folder(folder):
+                below = _in_store if stores.is_url(folder) else _in_folder
+                yield from below(folder, named.keys(), others)
+                continue
+            found = list(_in_tar(folder, named.keys()))
+            yield from found
+            if not found:
+                raise _no_videos(folder)
 
 
 def take_inventory(*places: str | Path) -> Inventory:
@@ -90,10 +98,19 @@ def take_inventory(*places: str | Path) -> Inventory:
 
 
 def _is_folder(place: str | Path) -> bool:
-    """Whether a place is a folder. Raises MissingPlace when a store does not tell."""
+    """Whether a place is a folder, or a tar, which is one too. Raises MissingPlace when a store does not tell."""
     if isinstance(place, Path) or not stores.is_url(place):
-        return Path(place).is_dir()
+        return Path(place).is_dir() or (tars.is_named_so(str(place)) and Path(place).is_file())
     found = _asked(place)
+    return found is not None and (found.is_folder or tars.is_named_so(place.rstrip("/")))
+
+
+def _is_real_folder(uri: str) -> bool:
+    """Whether what is called like a tar is a folder after all."""
+    place = to_path(uri)
+    if isinstance(place, Path):
+        return place.is_dir()
+    found = _asked(uri)
     return found is not None and found.is_folder
 
 
@@ -106,14 +123,18 @@ def _asked(url: str) -> stores.Entry | None:
 
 
 def _named_by(place: str | Path) -> list[AnyPath]:
-    """The files that a name, a list file or a glob stands for."""
+    """The files that a name, a list file, a manifest or a glob stands for."""
     path = stores.to_place(place) if stores.is_url(place) else Path(place)
     if path.is_file() if isinstance(path, Path) else _asked(str(place)):
+        if manifests.is_manifest(path):
+            return _in_manifest(path)
         return _in_list(path) if path.suffix.lower() in LIST_EXTENSIONS else [path]
     matches: list[AnyPath] = _matches(place) if isinstance(path, Path) else stores.matches(path)
     if not matches:
         raise MissingPlace(
-            f"there is nothing at {place}: expected a video file, a folder, a glob or a .txt list file", str(place)
+            f"there is nothing at {place}: expected a video file, a folder, a glob or a .txt list file, a "
+            ".csv, .jsonl or .parquet manifest, or a .tar",
+            str(place),
         )
     return [match for match in matches if not isinstance(match, Path) or not match.is_dir()]
 
@@ -132,10 +153,25 @@ def _in_list(list_file: AnyPath) -> list[AnyPath]:
     except UnicodeDecodeError as error:
         raise InputError(f"the list file {list_file} is not UTF-8 text; expected a path a line") from error
     named = [line for line in lines if line and not line.startswith("#")]
-    paths = [stores.to_place(line) if stores.is_url(line) else list_file.parent / line for line in named]
-    if not paths:
+    if not named:
         raise InputError(f"the list file {list_file} names no files; expected a path a line")
+    return [_beside(list_file, name) for name in named]
+
+
+def _in_manifest(manifest: AnyPath) -> list[AnyPath]:
+    """The files named in a table; relative to it, as in a list file."""
+    try:
+        paths = [_beside(manifest, name) for name in manifests.names(manifest)]
+    except OSError as error:
+        raise MissingPlace(f"the manifest {manifest} cannot be read: {said(error)}", str(manifest)) from error
+    if not paths:
+        raise InputError(f"the manifest {manifest} names no files; {manifests.EXPECTED}")
     return paths
+
+
+def _beside(list_file: AnyPath, name: str) -> AnyPath:
+    """What a name in a file stands for: a URL, an absolute path, or one relative to that file."""
+    return to_path(name) if stores.is_url(name) or name.startswith("file://") else list_file.parent / name
 
 
 def _in_folder(folder: str, named: Container[str], others: Container[str]) -> Iterator[SourceFile | Failed]:
@@ -150,6 +186,10 @@ def _in_folder(folder: str, named: Container[str], others: Container[str]) -> It
                 yield from (entry,) if isinstance(entry, Failed) else ()
             elif is_folder:
                 below.append(entry.path)
+            elif tars.is_named_so(entry.name):
+                found = [] if _as_text(entry.path) in others else list(_in_tar(_as_text(entry.path), named))
+                is_empty = is_empty and not found
+                yield from found
             elif _is_video(entry):
                 is_empty = False
                 uri = _as_text(entry.path)
@@ -175,11 +215,52 @@ def _in_store(folder: str, named: Container[str], others: Container[str]) -> Ite
                 yield from (entry,) if isinstance(entry, Failed) else ()
             elif entry.is_folder:
                 below.append(entry.url)
+            elif tars.is_named_so(entry.url):
+                found = [] if entry.url in others else list(_in_tar(entry.url, named))
+                is_empty = is_empty and not found
+                yield from found
             elif os.path.splitext(entry.url)[1].lower() in EXTENSIONS:  # noqa: PTH122  # a URL
                 is_empty = False
                 yield from () if entry.url in named else (SourceFile(entry.url, entry.size_bytes, entry.mtime_s),)
     if is_empty:
         raise _no_videos(folder)
+
+
+def _in_tar(uri: str, named: Container[str]) -> Iterator[SourceFile | Failed]:
+    """The videos in a tar; all of the tar's own time, since what packs one rarely keeps those of files."""
+    tar = to_path(uri)
+    found: dict[str, SourceFile | Failed] = {}
+    try:
+        _, mtime_s = tars.look(tar)
+        for each in tars.members(tar):
+            if each.name is None:
+                assert isinstance(each, tars.Refused)
+                found[uri] = _unusable(uri, each)
+            elif os.path.splitext(each.name)[1].lower() in EXTENSIONS:  # noqa: PTH122  # no path
+                place = _member_uri(uri, each)
+                if isinstance(each, tars.Refused):
+                    found[place] = _unusable(place, each)
+                else:
+                    found[place] = SourceFile(place, each.size_bytes, mtime_s)
+    except OSError as error:
+        found[uri] = _problem(tar, error)
+    yield from (each for place, each in found.items() if place not in named)
+
+
+def _member_uri(tar_uri: str, member: tars.Member | tars.Refused) -> str:
+    """Where a member is, as text that any table can hold; of one that is refused, never more than a text."""
+    assert member.name is not None
+    name = member.name.strip("/") if isinstance(member, tars.Refused) else member.name
+    if stores.is_url(tar_uri):
+        return f"{tar_uri}/{os.fsencode(name).decode('utf-8', 'replace')}"
+    return _as_text(f"{to_path(tar_uri)}/{name}")
+
+
+def _unusable(uri: str, refused: tars.Refused) -> Failed:
+    """What in a tar cannot be used, as a failure that only another tar ends."""
+    what = "the tar" if refused.name is None else "the member"
+    source = HashedFile(SourceFile(uri, 0, 0.0), "")
+    return Failed(source, NotAVideo.kind, f"{what} {refused.why}", "scan", permanent=True)
 
 
 def _listed(url: str) -> Iterator[stores.Entry | Failed]:
@@ -208,6 +289,11 @@ def _is_video(entry: os.DirEntry[str]) -> bool:
 def _look_at(uri: str) -> SourceFile | Failed:
     """Size and time of a regular file; a problem for anything else: a pipe would be waited for, for ever."""
     path = to_path(uri)
+    try:
+        if (member := tars.inside(path)) is not None:
+            return SourceFile(uri, tars.find(*member).size_bytes, tars.look(member[0])[1])
+    except OSError as error:
+        return _problem(uri, error)
     if not isinstance(path, Path):
         return _look_at_object(uri)
     try:
@@ -254,11 +340,24 @@ def said(error: OSError) -> str:
     return error.strerror or first_line(error)
 
 
+def opened(uri: str) -> IO[bytes]:
+    """A video opened for reading, wherever it lies, a member of a tar too. Raises OSError."""
+    place = to_path(uri)
+    member = tars.inside(place)
+    return stores.open_binary(place) if member is None else tars.open_member(*member)
+
+
+def is_file(uri: str) -> bool:
+    """Whether a video is a file of this machine, which libraries can open by its name."""
+    place = to_path(uri)
+    return isinstance(place, Path) and tars.inside(place) is None
+
+
 def fingerprint(file: SourceFile) -> HashedFile:
     """Reads the whole file. Raises UnreadableFile when that fails."""
     digest = xxhash.xxh3_128()
     try:
-        with stores.open_binary(to_path(file.uri)) as stream:
+        with opened(file.uri) as stream:
             while block := stream.read(READ_BYTES):
                 digest.update(block)
     except OSError as error:

@@ -129,12 +129,12 @@ def _entry(place: UPath, info: dict[str, Any]) -> Entry:
     return Entry(name, info["type"] == "directory", int(info.get("size") or 0), mtime_s)
 
 
-def open_binary(place: AnyPath) -> IO[bytes]:
-    """A file opened for reading, anywhere. Raises OSError."""
+def open_binary(place: AnyPath, **options: Any) -> IO[bytes]:
+    """A file opened for reading, anywhere; `options` are fsspec's, of stores. Raises OSError."""
     if isinstance(place, Path):
         return place.open("rb")
     with reaching(str(place)):
-        return _Reader(str(place), place.open("rb"))  # type: ignore[return-value]  # what readers use of one
+        return _Reader(str(place), place.open("rb", **options))  # type: ignore[return-value]  # what readers use of one
 
 
 class _Reader:

@@ -129,6 +129,7 @@ def take_stock(
     """Compares the files with the rows of a space. Only what differs is kept; no file is opened."""
     batches = partial(archive.video_batches, space) if archive.exists() else lambda _columns: ()
     problems: list[Failed] = []
+    portion = policy.portion
     count = 0
 
     def sound() -> Iterator[SourceFile]:
@@ -136,12 +137,12 @@ def take_stock(
         for found in inventory:
             if isinstance(found, Failed):
                 problems.append(found)
-                continue
-            count += 1
-            yield found
+            elif portion is None or portion.has(found.uri):
+                count += 1
+                yield found
 
     with Ledger() as ledger:
-        ledger.know(batches(COLUMNS), folders)
+        ledger.know(batches(COLUMNS), folders, portion)
         ledger.see(sound())
         lost = [plan.source_of(failed).file.uri for failed in problems]
         ledger.mark_seen(lost)
@@ -150,10 +151,12 @@ def take_stock(
         sizes = {file.size_bytes for file in different.to_read} | {row.size_bytes for row in rows.values()}
         twins = ledger.of_sizes(sizes) if sizes else ()
     rows |= archive.rows_of(space, [video_id for video_id in twins if video_id not in rows])
+    # What could not be looked into may be a folder with files of any portion; told of it is by one.
+    ours = (failed for failed in problems if portion is None or portion.has(plan.source_of(failed).file.uri))
     missing = (rows[video_id] for video_id in different.missing)
     return Stock(
         to_read=tuple(sorted(different.to_read, key=_place)),
-        problems=tuple(problems),
+        problems=tuple(ours),
         unchanged=count - len(different.to_read),
         missing=tuple(row for row in missing if _is_missing(row, folders, lost)),
         known={row.uri: row for row in rows.values()},
@@ -263,6 +266,7 @@ def _probed(job: Job, files: list[SourceFile | HashedFile], scratch: Path) -> Jo
         deadline_s=_deadline_s,
         memory_bytes=plan.MEMORY_BYTES,
         hostile=True,
+        resource=job.settings.decode_resource,
     )
     results = engine.run([stage], costs.sample(files), engine=job.settings.engine, scratch=scratch)
     # A file that cannot be probed tells why when it is inspected.
@@ -329,7 +333,10 @@ def _read(
 
 def _run(job: Job, phase: str, files: Sequence[Any], scratch: Path) -> Iterator[Any]:
     """What the stages of a phase make of files."""
-    stages = [Stage(name="fingerprint", work=sources.fingerprint_files, deadline_s=_deadline_s, hostile=True)]
+    where = job.settings.decode_resource
+    stages = [
+        Stage(name="fingerprint", work=sources.fingerprint_files, deadline_s=_deadline_s, hostile=True, resource=where)
+    ]
     if phase == "inspect":
         stages.append(
             Stage(
@@ -338,6 +345,7 @@ def _run(job: Job, phase: str, files: Sequence[Any], scratch: Path) -> Iterator[
                 deadline_s=_deadline_s,
                 memory_bytes=plan.MEMORY_BYTES,
                 hostile=True,
+                resource=where,
             )
         )
         if job.archive.term is not None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from starlette.responses import FileResponse, Response, StreamingResponse
 
-from pipeline import sources, stores
+from pipeline import sources
 from schemas.errors import NotFound
 
 CHUNK_BYTES = 1 << 18
@@ -27,18 +27,18 @@ def media_type(uri: str) -> str:
 def response(uri: str, asked: str | None) -> Response:
     """The file of a video, or the range of it that was asked for. Raises NotFound where it is there no longer."""
     place = sources.to_path(uri)
-    if isinstance(place, Path):
+    if isinstance(place, Path) and sources.is_file(uri):
         if not place.is_file():
             raise NotFound(f"the file is not at {uri} any more; index again to know where it went")
         return FileResponse(place, media_type=media_type(uri))  # knows ranges
-    entry = stores.look(uri)
-    if entry is None:
+    found = sources.now_at(uri)
+    if found is None:
         raise NotFound(f"there is nothing at {uri} any more; index again to know where it went")
-    return _of_store(uri, entry.size_bytes, asked)
+    return _in_chunks(uri, found.size_bytes, asked)
 
 
-def _of_store(uri: str, size: int, asked: str | None) -> Response:
-    """A file of an object store."""
+def _in_chunks(uri: str, size: int, asked: str | None) -> Response:
+    """A file of an object store, or in a tar."""
     headers = {"accept-ranges": "bytes"}
     match = RANGE.fullmatch(asked or "")
     if match is None or match.groups() == ("", ""):
@@ -62,7 +62,7 @@ def span(first: str, last: str, size: int) -> tuple[int, int]:
 
 def _chunks(uri: str, first: int, length: int) -> Iterator[bytes]:
     """So many bytes of a file from one on."""
-    with stores.open_binary(stores.to_place(uri)) as stream:
+    with sources.opened(uri) as stream:
         reader: Any = stream
         reader.seek(first)
         while length > 0 and (chunk := reader.read(min(CHUNK_BYTES, length))):

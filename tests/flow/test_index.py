@@ -217,6 +217,16 @@ def test_a_list_file_reports_what_it_cannot_find(own_pile: Path, settings_for, t
     assert report.failures[0].error_kind == "unreadable"
 
 
+def test_a_manifest_is_indexed_and_looked_at_again(own_pile: Path, settings_for, tmp_path: Path) -> None:
+    manifest = own_pile / "all.csv"
+    manifest.write_text("uri,licence\nsub/up.mp4,cc0\nbroken.mp4,cc0\nmissing.mp4,cc0\n")
+    report = index(manifest, tmp_path / "archive", settings_for())
+    assert (report.planned, report.indexed, report.failed) == (3, 1, 2)
+    manifest.write_text("uri\nsub/up.mp4\nthree scenes.mp4\n")
+    again = index(manifest, tmp_path / "archive", settings_for())
+    assert (again.indexed, again.unchanged, again.gone) == (1, 1, 0)
+
+
 def test_a_foreign_folder_is_not_taken_for_an_archive(pile: Path, settings_for, tmp_path: Path) -> None:
     (tmp_path / "precious.txt").write_text("keep me")
     with pytest.raises(ArchiveError, match="is not an archive and not an empty folder"):
