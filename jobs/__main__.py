@@ -17,6 +17,7 @@ from jobs.calibrate import calibrate
 from jobs.compact import compact
 from jobs.convert import convert
 from jobs.demo import demo
+from jobs.doctor import doctor
 from jobs.eval_search import eval_search
 from jobs.evaluate import evaluate
 from jobs.export import export
@@ -64,6 +65,7 @@ for command in (
     failures,
     retry,
     verify,
+    doctor,
     build_index,
     compact,
     rollback,

@@ -60,7 +60,12 @@ def caution(notes: Iterable[str]) -> None:
 def print_json(value: Any) -> None:
     """One JSON object on stdout; dataclasses become objects."""
     content = asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
-    sys.stdout.write(json.dumps(content, ensure_ascii=False, default=str) + "\n")
+    sys.stdout.write(json.dumps(content, ensure_ascii=False, default=_plain) + "\n")
+
+
+def _plain(value: Any) -> Any:
+    """What JSON has no form of: dataclasses become objects, all else text."""
+    return asdict(value) if is_dataclass(value) and not isinstance(value, type) else str(value)
 
 
 def stream_json(value: Mapping[str, Any], lists: Mapping[str, Iterable[Any]]) -> None:
