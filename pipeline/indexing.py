@@ -189,7 +189,7 @@ def _commit_finished(job: Job, unfinished: dict[str, _Tally]) -> list[VideoRow]:
     complete = [video_id for video_id, tally in unfinished.items() if tally.is_complete]
     tallies = [unfinished.pop(video_id) for video_id in complete]
     verdicts = [verdict for tally in tallies for verdict in _verdicts(job, tally)]
-    job.archive.commit_letters(letter for verdict in verdicts for letter in verdict.letters)
+    deadletter.commit(job, (letter for verdict in verdicts for letter in verdict.letters))
     job.archive.commit_videos(verdict.row for verdict in verdicts)
     return [verdict.found for verdict in verdicts]
 
