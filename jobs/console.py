@@ -114,8 +114,7 @@ def set_up(*, debug: bool, as_json: bool) -> None:
     if as_json:
         os.environ[logs.VARIABLE] = "json"
     logs.set_up(as_json=logs.is_json(), debug=debug)
-    if logs.is_json():
-        sys.excepthook = _told_to_the_log
+    sys.excepthook = _told_to_the_log if logs.is_json() else sys.__excepthook__
 
 
 def _told_to_the_log(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

@@ -23,12 +23,13 @@ ENDS = frozenset({"|", "||", "&&", ";", "&"})
 REDIRECTIONS = frozenset({">", ">>", "<"})
 # What may stand before the command that a line is about, with how many words of its own.
 BEFORE = {"flock": 3, "nice": 3, "nohup": 1, "time": 1, "/usr/bin/env": 1, "sudo": 1}
-ASSIGNMENT = re.compile(r"[A-Z_][A-Z0-9_]*=.*")
+ASSIGNMENT = re.compile(r"[A-Za-z_][A-Za-z0-9_]*=.*")
+GROUP = typer.main.get_command(app)
 
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced block: where it stands, its language, and a file's name where the fence has one (```yaml labels.yaml)."""
+    """A fenced block: where it stands, its language, and a file's name where the fence has one."""
 
     page: str
     line: int
@@ -85,7 +86,9 @@ def _lines(block: Block) -> list[str]:
     if block.language == "ini":
         return [line.partition("=")[2] for line in block.text.splitlines() if line.startswith("ExecStart=")]
     if block.language == "yaml":
-        return [line.strip().removeprefix("- ") for line in block.text.splitlines() if "footage " in line and ";" in line]
+        return [
+            line.strip().removeprefix("- ") for line in block.text.splitlines() if "footage " in line and ";" in line
+        ]
     return []
 
 
@@ -98,6 +101,7 @@ def _simple(line: str) -> Iterator[list[str]]:
     for word in [*lexer, ";"]:
         if word in REDIRECTIONS:
             is_target = True
+            words = words[:-1] if words[-1:] == ["2"] else words  # 2>: of stderr
         elif word in ENDS:
             yield from filter(None, [_stripped(words)])
             words = []
@@ -122,7 +126,6 @@ def parse(words: tuple[str, ...]) -> tuple[str, dict[str, object]]:
     """The name and the parameters of a `footage` command line, by the real parser; raises what it raises."""
     given = list(words[1:])
     moved = [*(each for each in ANYWHERE if each in given), *(each for each in given if each not in ANYWHERE)]
-    group = typer.main.get_command(app)
-    outer = group.make_context("footage", moved)
-    name, command, rest = group.resolve_command(outer, [*outer._protected_args, *outer.args])
+    outer = GROUP.make_context("footage", moved)
+    name, command, rest = GROUP.resolve_command(outer, [*outer._protected_args, *outer.args])
     return name, command.make_context(name, rest, parent=outer).params
