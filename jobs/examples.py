@@ -79,4 +79,4 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
 def epilog(command: str) -> str:
     """The end of a command's help."""
     # \b keeps lines as they are.
-    return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in EXAMPLES[command])
+    return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in EXAMPLES.get(command, ()))

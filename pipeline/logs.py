@@ -77,6 +77,7 @@ def set_up(*, as_json: bool, debug: bool = False) -> None:
     root.setLevel(logging.INFO if debug else logging.ERROR)
     logging.getLogger(ROOT).setLevel(logging.INFO if debug or as_json else logging.WARNING)
     logging.captureWarnings(as_json)
+    logging.getLogger("py.warnings").setLevel(logging.WARNING)
 
 
 def is_json() -> bool:
