@@ -58,7 +58,7 @@ class Stderr(logging.StreamHandler[TextIO]):
         logging.Handler.__init__(self)
 
     @property
-    def stream(self) -> TextIO:
+    def stream(self) -> TextIO:  # type: ignore[override]  # logging's own last resort does the same
         """Where records go."""
         return sys.stderr
 
