@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from pipeline.codecs import CodecState
-from pipeline.probes import Cores, Disk, Gpu, Speed
+if TYPE_CHECKING:  # what is judged may be that a library cannot be imported
+    from pipeline.codecs import CodecState
+    from pipeline.probes import Cores, Disk, Gpu, Speed
 
 State = Literal["ok", "slow", "wrong"]
 # What nearly all footage is in: without one of these a pile is left out. The others cost the files that have them.

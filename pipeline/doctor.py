@@ -13,7 +13,6 @@ from pathlib import Path
 
 from pipeline import checks, probes
 from pipeline.checks import Check
-from pipeline.stores import AnyPath, to_place
 from pipeline.versions import LIBRARIES
 from schemas.errors import FootageError, first_line
 
@@ -34,7 +33,7 @@ def examine(archive: str | None = None, *, deep: bool = False) -> Iterator[Check
         "encoding": _encoding,
         "cores": lambda: checks.cores(probes.cores()),
         "memory": lambda: checks.memory(probes.memory_bytes()),
-        "archive's disk": lambda: _archive_disk(to_place(archive or ".")),
+        "archive's disk": lambda: _archive_disk(archive or "."),
         "temporary disk": _temporary_disk,
         "shared memory": _shared_memory,
         "open files": lambda: checks.open_files(probes.open_files()),
@@ -106,7 +105,10 @@ def _encoding() -> Check:
     )
 
 
-def _archive_disk(place: AnyPath) -> Check:
+def _archive_disk(archive: str) -> Check:
+    from pipeline.stores import to_place
+
+    place = to_place(archive)
     if not isinstance(place, Path):
         return Check("archive's disk", "ok", f"{place} is in a store", "a store has no end; its bill has")
     return checks.archive_disk(probes.disk(place), writable=probes.is_writable(place))

@@ -18,8 +18,10 @@ import urllib.request
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from pipeline.stores import AnyPath
+if TYPE_CHECKING:
+    from pipeline.stores import AnyPath
 
 CGROUPS = Path("/sys/fs/cgroup")
 # Limit and use of memory, by versions 2 and 1 of cgroups.

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import NamedTuple
 
@@ -61,6 +64,22 @@ def test_an_archive_whose_model_is_gone_is_wrong(footage, archive: Path, tiny_we
     found = {check["name"]: check for check in json.loads(out)["checks"]}
     assert (code, found["archive's model"]["state"]) == (1, "wrong")
     assert "there is no model" in found["archive's model"]["found"]
+
+
+@pytest.mark.parametrize(("library", "named"), [("av", "codecs"), ("pyarrow", "archive's disk"), ("torch", "GPU")])
+def test_a_library_that_cannot_be_loaded_is_a_finding(library: str, named: str, tmp_path: Path) -> None:
+    (tmp_path / f"{library}.py").write_text("raise ImportError('libsomething.so.7: cannot open shared object file')")
+    root = Path(__file__).parents[2]
+    path = os.pathsep.join([str(tmp_path), str(root)])
+    command = [sys.executable, "-m", "jobs", "doctor", "--json"]
+    ended = subprocess.run(
+        command, capture_output=True, text=True, cwd=tmp_path, env={**os.environ, "PYTHONPATH": path}
+    )
+    report = json.loads(ended.stdout)
+    found = {check["name"]: check for check in report["checks"]}
+    assert (ended.returncode, found[named]["state"]) == (1, "wrong")
+    assert "libsomething" in found[named]["found"]
+    assert found["cores"]["meaning"]
 
 
 @pytest.mark.ray
