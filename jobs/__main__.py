@@ -7,7 +7,6 @@ archive, 5 refused to retire videos that may well be there (a person must look),
 from __future__ import annotations
 
 import sys
-from importlib import metadata
 from typing import Annotated
 
 import typer
@@ -51,6 +50,8 @@ app = typer.Typer(
 def _tell_version(is_asked: bool) -> None:
     """Prints the version and ends."""
     if is_asked:
+        from importlib import metadata  # 5 ms that nobody else needs
+
         typer.echo(f"footage {metadata.version('footage')}")
         raise typer.Exit
 
