@@ -15,6 +15,7 @@ from __future__ import annotations
 import logging
 import os
 import pickle
+import sys
 import tempfile
 import traceback
 import uuid
@@ -183,6 +184,16 @@ def start_ray() -> Any:
             warnings.simplefilter("ignore")
             ray.init(num_cpus=cpus, logging_level="ERROR", log_to_driver=False, include_dashboard=False)
     return ray
+
+
+def metrics() -> Any:
+    """Ray's counters and gauges, or None where Ray does not run in this process: it is not started for numbers alone."""
+    ray = sys.modules.get("ray")
+    if ray is None or not ray.is_initialized():
+        return None
+    from ray.util import metrics
+
+    return metrics
 
 
 @contextmanager

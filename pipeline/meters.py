@@ -1,18 +1,17 @@
 """Numbers of a run at work, for the exporter that each node of Ray has: Prometheus sees them as `ray_footage_...`.
 
 The driver says them as results come, by what workers report. Where Ray does not run (`--engine local`) nothing is said;
-what a run did in the end is in its report, and in the file of `--metrics`. Beside `engine` and `distributed` the only
-place that knows Ray, of which this is the third half: it shares nothing with the others but the process.
+what a run did in the end is in its report, and in the file of `--metrics`.
 """
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from pipeline import engine
 from schemas.records import Failed, Part, Unit
 
 # Names as Ray is given them: counters are exported with `_total` behind, all with `ray_` before.
@@ -36,7 +35,7 @@ class Meters:
 
     def add(self, results: Iterable[Any], units: dict[str, Unit], embedders: int) -> None:
         """Counts results of `units` (by id) in that `embedders` workers embedded."""
-        metrics = _ray_metrics()
+        metrics = engine.metrics()
         if metrics is None:
             return
         batch = list(results)
@@ -67,13 +66,3 @@ def counted(results: Iterable[Any], units: dict[str, Unit]) -> dict[str, float]:
         "footage_decode_seconds": sum(outcome.decode_s for outcome in outcomes),
         "footage_embed_seconds": sum(outcome.embed_s for outcome in outcomes),
     }
-
-
-def _ray_metrics() -> Any:
-    """Ray's own functions for this, if Ray runs in this process; it is not imported for numbers alone."""
-    ray = sys.modules.get("ray")
-    if ray is None or not ray.is_initialized():
-        return None
-    from ray.util import metrics
-
-    return metrics
