@@ -187,7 +187,7 @@ def start_ray() -> Any:
 
 
 def metrics() -> Any:
-    """Ray's counters and gauges; None where Ray does not run in this process, for it is not started for numbers alone."""
+    """Ray's counters and gauges; None where Ray does not run in this process: it is not started for them alone."""
     ray = sys.modules.get("ray")
     if ray is None or not ray.is_initialized():
         return None
