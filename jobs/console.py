@@ -1,22 +1,29 @@
-"""How commands speak: results on stdout, everything else on stderr, errors as one sentence."""
+"""How commands speak: results on stdout, everything else on stderr, errors as one sentence.
+
+With `--log-json` or FOOTAGE_LOG=json everything else is one JSON object a line, for machines: see `pipeline.logs`.
+"""
 
 from __future__ import annotations
 
 import atexit
 import gc
+import io
 import json
-import logging
+import os
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO, cast
 
+from pipeline import logs
 from pipeline.interrupts import Stopped, obeyed
-from schemas.errors import ArchiveBusy, FootageError, RefusedToRetire
+from schemas.errors import ArchiveBusy, FootageError, InputError, RefusedToRetire
 
 if TYPE_CHECKING:
+    from types import TracebackType
+
     from rich.console import Console
 
     from pipeline.progress import Progress
@@ -32,6 +39,8 @@ COUNTED = {
     "merge": "archives",
     "wait": "s for another run",
 }
+LOG_FORMATS = ("text", "json")
+LINE_WIDTH = 160  # of a table that is told to the log, line by line
 EXIT_ERROR = 1
 EXIT_SOME_FAILED = 3
 EXIT_BUSY = 4
@@ -39,10 +48,22 @@ EXIT_REFUSED = 5  # to retire videos: a disk is missing, or a person must say ye
 
 
 def messages() -> Console:
-    """The console for people: progress, notes, errors."""
+    """The console for people: progress, notes, errors. Where JSON is asked for, each line becomes a record."""
     from rich.console import Console
 
+    if logs.is_json():
+        return Console(file=cast("TextIO", _Lines()), highlight=False, width=LINE_WIDTH)
     return Console(stderr=True, highlight=False)
+
+
+class _Lines(io.TextIOBase):
+    """A stream whose lines are records."""
+
+    def write(self, text: str) -> int:
+        """Rich writes whole lines."""
+        for line in filter(None, map(str.strip, text.splitlines())):
+            logs.logger("message").info("%s", line)
+        return len(text)
 
 
 def results() -> Console:
@@ -55,13 +76,21 @@ def results() -> Console:
 def caution(notes: Iterable[str]) -> None:
     """What a user must know of a model before believing what comes of it, on stderr."""
     for note in notes:
+        if logs.is_json():
+            logs.logger("note").warning("%s", note)
+            continue
         messages().print(f"[bold yellow]note:[/] {_escaped(note)}", soft_wrap=True)
 
 
 def print_json(value: Any) -> None:
     """One JSON object on stdout; dataclasses become objects."""
     content = asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
-    sys.stdout.write(json.dumps(content, ensure_ascii=False, default=str) + "\n")
+    sys.stdout.write(json.dumps(content, ensure_ascii=False, default=_plain) + "\n")
+
+
+def _plain(value: Any) -> Any:
+    """What JSON has no form of: dataclasses become objects, all else text."""
+    return asdict(value) if is_dataclass(value) and not isinstance(value, type) else str(value)
 
 
 def stream_json(value: Mapping[str, Any], lists: Mapping[str, Iterable[Any]]) -> None:
@@ -75,10 +104,23 @@ def stream_json(value: Mapping[str, Any], lists: Mapping[str, Iterable[Any]]) ->
     sys.stdout.write("}\n")
 
 
-def quiet_libraries(*, debug: bool) -> None:
-    """Only errors of libraries reach the terminal, or with `debug` their information too."""
-    level = logging.INFO if debug else logging.ERROR
-    logging.basicConfig(level=level, format="%(levelname)s %(name)s: %(message)s")
+def set_up(*, debug: bool, as_json: bool) -> None:
+    """Decides what reaches stderr and in which form, also for the workers that this process will start.
+
+    Raises InputError for a format that there is not.
+    """
+    asked = os.environ.get(logs.VARIABLE, LOG_FORMATS[0]) or LOG_FORMATS[0]
+    if asked not in LOG_FORMATS:
+        raise InputError(f"{logs.VARIABLE}={asked} is no format of the log; expected one of {', '.join(LOG_FORMATS)}")
+    if as_json:
+        os.environ[logs.VARIABLE] = "json"
+    logs.set_up(as_json=logs.is_json(), debug=debug)
+    sys.excepthook = _told_to_the_log if logs.is_json() else sys.__excepthook__
+
+
+def _told_to_the_log(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """A bug, as one record; the interpreter then ends with 1 as ever."""
+    logs.logger("bug").critical("%s: %s", kind.__name__, error, exc_info=(kind, error, trace))
 
 
 @contextmanager
@@ -110,9 +152,7 @@ def run(app: Callable[[], None], *, debug: bool) -> int:
         with obeyed():
             app()
     except (FootageError, OSError) as error:  # OSError: a full disk, a folder that may not be written to
-        if debug:
-            traceback.print_exc()
-        messages().print(f"[bold red]error:[/] {_escaped(str(error))}", soft_wrap=True)
+        _tell(error, debug=debug)
         return _exit_code(error)
     except SystemExit as end:  # typer's way to end, also after a signal
         stopped = _stopped(end)
@@ -121,6 +161,17 @@ def run(app: Callable[[], None], *, debug: bool) -> int:
         messages().print(_escaped(str(stopped)), soft_wrap=True)
         return stopped.exit_code
     return 0
+
+
+def _tell(error: Exception, *, debug: bool) -> None:
+    """One sentence, with the traceback if asked for."""
+    if logs.is_json():
+        told = logs.fields(error=type(error).__name__, exit_code=_exit_code(error))
+        logs.logger("error").error("%s", error, exc_info=error if debug else None, extra=told)
+        return
+    if debug:
+        traceback.print_exc()
+    messages().print(f"[bold red]error:[/] {_escaped(str(error))}", soft_wrap=True)
 
 
 def _stopped(end: SystemExit) -> Stopped | None:
@@ -141,7 +192,7 @@ def _escaped(text: str) -> str:
 @contextmanager
 def progress_bar(*, enabled: bool) -> Iterator[Callable[[Progress], None]]:
     """A function that shows how far a run is: files, or while indexing footage per second, and the time left."""
-    if not enabled:
+    if not enabled or logs.is_json():
         yield lambda _: None
         return
     from rich.progress import BarColumn, TaskID, TextColumn, TimeRemainingColumn

@@ -13,7 +13,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from pipeline import cuts, decode, lease, plan
+from pipeline import cuts, decode, lease, logs, plan
 from pipeline.archive import Archive
 from pipeline.plan import VideoPlan
 from pipeline.survey import Job
@@ -24,6 +24,8 @@ OPEN = ("open", "retry")
 BROKEN = ("failed", "partial")  # videos that have a letter
 GAPS_NAMED = 8
 
+logger = logs.logger("dead_letter")
+
 
 def by_uri(letters: Iterable[Letter]) -> LettersByUri:
     """Letters where a run that comes to a file finds all of that file, and no others."""
@@ -31,6 +33,27 @@ def by_uri(letters: Iterable[Letter]) -> LettersByUri:
     for letter in letters:
         found.setdefault(letter.uri, {})[letter.start_s] = letter
     return found
+
+
+def commit(job: Job, letters: Iterable[Letter]) -> None:
+    """Writes letters down, and says which are new or were tried again."""
+    job.archive.commit_letters(_said(letters))
+
+
+def _said(letters: Iterable[Letter]) -> Iterator[Letter]:
+    """The same letters, each that is open told to the log as it passes."""
+    for letter in letters:
+        if letter.state == "open":
+            told = logs.fields(
+                run_id=letter.run_id,
+                uri=letter.uri,
+                kind=letter.error_kind,
+                stage=letter.stage,
+                start_s=letter.start_s,
+                attempts=letter.attempts,
+            )
+            logger.info("failed: %s: %s", letter.uri, letter.error, extra=told)
+        yield letter
 
 
 def of_video(job: Job, item: VideoPlan, row: VideoRow, failures: Sequence[Failed]) -> list[Letter]:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import logging
 import os
 import pickle
+import sys
 import tempfile
 import traceback
 import uuid
@@ -30,7 +31,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline import interrupts, room, walls
+from pipeline import interrupts, logs, room, walls
 from pipeline.pools import Machines
 from pipeline.settings import EngineName
 from schemas.errors import EngineError, FootageError, VideoError, first_line
@@ -207,6 +208,16 @@ def start_ray() -> Any:
     return ray
 
 
+def metrics() -> Any:
+    """Ray's counters and gauges; None where Ray does not run in this process: it is not started for them alone."""
+    ray = sys.modules.get("ray")
+    if ray is None or not ray.is_initialized():
+        return None
+    from ray.util import metrics
+
+    return metrics
+
+
 @contextmanager
 def _failures_told() -> Iterator[None]:
     """Turns what Ray raises when it cannot start, bare exceptions among it, into what somebody can act on."""
@@ -285,13 +296,24 @@ class _Resident:
 
 def _call(stage: Stage, scratch: Path, batch: dict[str, Any]) -> dict[str, Any]:
     """Runs a stage on a batch inside a Ray worker. A bug is written down before it is raised: Ray drops it."""
+    logs.in_worker()
     records = [_load(blob) for blob in batch["record"]]
     try:
         done = _attempt_watched(stage, records, scratch)
     except Exception:
         (scratch / f"bug-{uuid.uuid4().hex}.txt").write_text(traceback.format_exc())
         raise
+    _tell_failures(stage, done)
     return {"record": np.array([*map(_dump, done), None], dtype=object)[:-1]}
+
+
+def _tell_failures(stage: Stage, done: list[Any]) -> None:
+    """Says to a worker's log what failed in its stage: there one sees what else happened then."""
+    for failed in done:
+        if isinstance(failed, Failed) and failed.stage == stage.name:
+            uri = getattr(failed.record, "uri", None)
+            told = logs.fields(uri=uri, kind=failed.kind, stage=failed.stage)
+            logs.logger("worker").info("failed: %s", failed.error, extra=told)
 
 
 def _attempt_watched(stage: Stage, records: list[Any], scratch: Path) -> list[Any]:

@@ -27,6 +27,7 @@ from pipeline import (
     indexes,
     interrupts,
     lease,
+    logs,
     plan,
     retire,
     revisions,
@@ -56,6 +57,7 @@ from schemas.records import (
     UnitTime,
 )
 
+LOGGED = ("planned", "indexed", "failed", "gone", "clips", "wall_s")  # of a report, beside the end of the run
 SHOTS_ARE_UNKNOWN = "clips are counted by windows of one length: shots are found when videos are decoded"
 
 
@@ -271,7 +273,7 @@ def _execute(found: Survey, held: Lease, scratch: Path, began: float) -> IndexRe
     """Runs the plan, commits as results come, builds the index, and logs the run."""
     job = _resolved(found.job) if found.plans else found.job
     _log(job, "started", None)  # before anything is written: a killed run leaves its settings behind
-    job.archive.commit_letters(_letters(job, found))
+    deadletter.commit(job, _letters(job, found))
     job.archive.commit_videos(revisions.settled(job, found))
     try:
         rows, effort = index_units(job, held, found, scratch)
@@ -389,3 +391,5 @@ def _log(job: Job, state: str, report: IndexReport | None) -> None:
             "report": json.dumps(asdict(replace(report, explained=()))) if report else None,
         }
     )
+    counts = {name: getattr(report, name) for name in LOGGED} if report else {}
+    logs.run(job.run_id, state, space=job.space.id, archive=str(job.archive.folder), **counts)

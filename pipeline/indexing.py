@@ -17,6 +17,7 @@ from pipeline import deadletter, decode, decoders, engine, interrupts, plan, poo
 from pipeline.decoders import Choice
 from pipeline.engine import Stage
 from pipeline.lease import Lease
+from pipeline.meters import Meters
 from pipeline.parts import write_part
 from pipeline.plan import VideoPlan
 from pipeline.pools import Machines, Pools
@@ -100,7 +101,7 @@ def index_units(job: Job, held: Lease, found: Survey, scratch: Path) -> tuple[li
     units = [unit for item in found.plans for unit in item.todo]
     total_s, done_s = sum(map(_length_s, units)), 0.0
     by_id = {unit.unit_id: unit for unit in units}
-    effort = Effort(job.explain)
+    effort, meters = Effort(job.explain), Meters()
     unfinished = dict(tallies)  # a video leaves it when its row is committed; what is left at the end was lost
     rows: list[VideoRow] = []
     with interrupts.held() as hold:
@@ -112,6 +113,7 @@ def index_units(job: Job, held: Lease, found: Survey, scratch: Path) -> tuple[li
             for unit_id in _account(batch, tallies, owners):
                 done_s += _length_s(by_id[unit_id])
             effort.add(parts, by_id)
+            meters.add(batch, by_id, effort.pools[-1].embedders)
             rows += _commit_finished(job, unfinished)
             job.watch(Progress("index", done_s, total_s))
         if hold.signum is None:  # else the rest is not lost but not done, and the next run's
@@ -223,7 +225,7 @@ def _commit_finished(job: Job, unfinished: dict[str, _Tally]) -> list[VideoRow]:
     complete = [video_id for video_id, tally in unfinished.items() if tally.is_complete]
     tallies = [unfinished.pop(video_id) for video_id in complete]
     verdicts = [verdict for tally in tallies for verdict in _verdicts(job, tally)]
-    job.archive.commit_letters(letter for verdict in verdicts for letter in verdict.letters)
+    deadletter.commit(job, (letter for verdict in verdicts for letter in verdict.letters))
     job.archive.commit_videos(verdict.row for verdict in verdicts)
     return [verdict.found for verdict in verdicts]
 

@@ -16,7 +16,6 @@ that slept through its expiry can therefore wake up, in the midst of a commit ev
 from __future__ import annotations
 
 import json
-import logging
 import os
 import socket
 import threading
@@ -31,7 +30,7 @@ import pyarrow as pa
 from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
 
-from pipeline import stores
+from pipeline import logs, stores
 from pipeline.archive import Archive
 from pipeline.stores import AnyPath
 from schemas.errors import ArchiveBusy, FootageError, LeaseLost
@@ -46,7 +45,7 @@ CONFIGURATION = {"delta.checkpointInterval": "50", "delta.logRetentionDuration":
 SCHEMA = pa.schema([("nothing", pa.string())])
 LINUX_MACHINE = ("/proc/sys/kernel/random/boot_id", "/proc/self/ns/pid")
 
-logger = logging.getLogger(__name__)
+logger = logs.logger("lease")
 
 
 @dataclass(frozen=True, slots=True)

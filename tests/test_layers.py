@@ -17,7 +17,8 @@ MODULES = {str(file.relative_to(ROOT)): file for layer in LAYERS for file in sor
 # Where a library may be imported: one file, or the folder of a layer.
 HOMES = {
     # `nvdec` names the device to open and calls frames' DLPack; what it decodes comes through the other two.
-    "av": ("pipeline/demux.py", "pipeline/decode.py", "pipeline/nvdec.py", "pipeline/preview.py"),
+    # `codecs` asks it what it decodes here.
+    "av": ("pipeline/demux.py", "pipeline/decode.py", "pipeline/nvdec.py", "pipeline/preview.py", "pipeline/codecs.py"),
     # Ray Data runs stages, Ray Train runs workers that step together: two halves that share the cluster alone. (Actors
     # that hold shards of an index are handed the library by `engine.start_ray`.)
     "ray": ("pipeline/engine.py", "pipeline/distributed.py"),

@@ -18,6 +18,16 @@ from schemas.errors import InputError, first_line
 FILES = ("model.safetensors", "pytorch_model.bin")
 
 
+def cache_folder() -> Path:
+    """Where fetched models lie."""
+    return Path(constants.HF_HUB_CACHE)
+
+
+def is_offline() -> bool:
+    """Whether the environment forbids to fetch anything."""
+    return bool(constants.HF_HUB_OFFLINE)
+
+
 def cached(name: str) -> Path | None:
     """The weights file of a repository in the cache, or None."""
     for file in FILES:

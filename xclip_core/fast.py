@@ -39,6 +39,8 @@ SHORT_TOKENS = 64
 TYPICAL_CLIPS = 8  # of a pass
 # bfloat16 must be so much faster than float32: 2.1 here with AVX512-BF16; without such instructions it is slower.
 WORTH_IT = 1.25
+ROWS, WIDTH = 256, 768  # of the product that is timed: about those of a layer
+PRODUCT_MACS = ROWS * WIDTH * WIDTH
 
 
 def _attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -225,13 +227,18 @@ def _fused(video: FastVideo) -> nn.Module:
 
 def faster_dtype(device: str) -> torch.dtype:
     """bfloat16 where a product the size of a layer's is quicker in it on this device, else float32; takes 50 ms."""
-    plain, short = (min(_product_s(device, dtype) for _ in range(5)) for dtype in (torch.float32, torch.bfloat16))
+    plain, short = (product_s(device, dtype) for dtype in (torch.float32, torch.bfloat16))
     return torch.bfloat16 if plain > WORTH_IT * short else torch.float32
 
 
+def product_s(device: str, dtype: torch.dtype) -> float:
+    """Seconds that a product of PRODUCT_MACS takes at best, on one thread of a CPU."""
+    return min(_product_s(device, dtype) for _ in range(5))
+
+
 def _product_s(device: str, dtype: torch.dtype) -> float:
-    """Seconds that a product takes, on one thread of a CPU."""
-    x, weight = (torch.ones(rows, 768, device=device, dtype=dtype) for rows in (256, 768))
+    """Seconds that it takes once."""
+    x, weight = (torch.ones(rows, WIDTH, device=device, dtype=dtype) for rows in (ROWS, WIDTH))
     began = time.perf_counter()
     F.linear(x, weight).sum().item()  # the number is waited for
     return time.perf_counter() - began

@@ -7,7 +7,6 @@ what was given and what was expected; a bug is a 500 without a word of its cause
 from __future__ import annotations
 
 import asyncio
-import logging
 import tempfile
 import threading
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -29,7 +28,7 @@ from jobs.web import answers, media
 from jobs.web.answers import Problem
 from jobs.web.guard import COOKIE, Guard, Metrics, problem
 from jobs.web.limits import Limits
-from pipeline import filters, queries
+from pipeline import filters, logs, queries
 from pipeline.label_sets import LabelSet
 from pipeline.moments import Grouping
 from pipeline.preview import MOST_LENGTH_S, Previews
@@ -39,7 +38,7 @@ from pipeline.service import Service, Snapshot, checked_labels
 from pipeline.versions import versions
 from schemas.errors import FootageError, InputError, NotFound, VideoError
 
-LOG = logging.getLogger("footage.serve")
+LOG = logs.logger("serve")
 VideoId = Annotated[str, InPath(pattern=answers.VIDEO_ID)]
 ClipId = Annotated[str, InPath(pattern=answers.CLIP_ID)]
 PROBLEMS: dict[int | str, dict[str, Any]] = {
@@ -97,7 +96,8 @@ def _watch(service: Service, stop: threading.Event, every_s: float) -> None:
     while not stop.wait(every_s):
         try:
             if service.refresh():
-                LOG.info("now serving version %s", service.current.version)
+                version = service.current.version
+                LOG.info("now serving version %s", version, extra=logs.fields(space=version[0], version=version[1:]))
         except (FootageError, OSError) as error:
             LOG.warning("a newer version cannot be opened: %s", error)
 
