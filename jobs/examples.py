@@ -7,6 +7,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "footage index ~/Videos my_archive",
         "footage index ~/Videos my_archive --dry-run",
         "footage index s3://bucket/videos s3://bucket/archive --model microsoft/xclip-base-patch32",
+        "footage index manifest.csv my_shard --shard 1/8",
     ),
     "reindex": (
         "footage reindex my_archive",
@@ -46,6 +47,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "footage build-index my_archive --dry-run",
         "footage build-index my_archive --memory 16 --recall 0.95",
     ),
+    "merge": ("footage merge whole shards/1 shards/2", "footage merge s3://bucket/whole /srv/shard-1 --wait 600"),
     "compact": ("footage compact my_archive --dry-run", "footage compact my_archive --retention 30"),
     "rollback": (
         "footage rollback my_archive 20260101T023000-3f9c1a",

@@ -15,7 +15,7 @@ from tests.docs.blocks import FENCE, GROUP, PAGES, PROGRAMS, ROOT, SHELL, Block,
 
 BLOCKS = [block for page in PAGES for block in blocks(page)]
 COMMANDS = [command for block in BLOCKS for command in commands(block)]
-LANGUAGES = SHELL | {"", "text", "python", "yaml", "csv", "cron", "ini", "json", "toml", "promql"}
+LANGUAGES = SHELL | {"", "text", "python", "yaml", "csv", "cron", "ini", "json", "toml", "promql", "dockerfile"}
 INLINE = re.compile(r"`(footage [^`]+)`")
 ANYWHERE_TOO = {"--debug", "--log-json", "--help"}
 OPTION = re.compile(r"(?<![\w-])(--[a-z][a-z-]*)")
