@@ -5,7 +5,6 @@ from __future__ import annotations
 EXAMPLES: dict[str, tuple[str, ...]] = {
     "index": (
         "footage index ~/Videos my_archive",
-        "footage index ~/Videos my_archive --dry-run",
         "footage index s3://bucket/videos s3://bucket/archive --model microsoft/xclip-base-patch32",
         "footage index manifest.csv my_shard --shard 1/8",
     ),

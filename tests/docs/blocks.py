@@ -18,7 +18,8 @@ FENCE = re.compile(r"^```([^\n]*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 SHELL = frozenset({"sh", "bash", "shell"})
 # Programs that people are told to run, by us or by others; a first word that is none of these is a typing mistake.
 PROGRAMS = frozenset({".", "cd", "cp", "curl", "docker", "export", "footage", "hf", "ls", "make", "mkdir", "mount"})
-PROGRAMS |= {"nvidia-smi", "pip", "pytest", "python", "ray", "set", "systemctl", "test", "ulimit", "exit", "kubectl", "sbatch"}
+PROGRAMS |= {"nvidia-smi", "pip", "pytest", "python", "ray", "set", "systemctl", "test", "ulimit", "exit"}
+PROGRAMS |= {"kubectl", "sbatch"}
 ENDS = frozenset({"|", "||", "&&", ";", "&"})
 REDIRECTIONS = frozenset({">", ">>", "<"})
 # What may stand before the command that a line is about, with how many words of its own.
