@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -25,8 +25,10 @@ from pipeline.queries import Query
 from pipeline.search import Answer, Corpus, SearchSettings
 from pipeline.serving import OpenSpace
 from pipeline.tagging import TagSettings
+from pipeline.text_batches import TextEncoder
 from schemas.errors import InputError, NotFound
 from schemas.records import VideoRow
+from xclip_core import encode_text_raw
 
 VIDEO_COLUMNS = ["uri", "duration_s", "width", "height", "codec", "clip_count", "status", "rotation", "indexed_at"]
 TAG_COLUMNS = ["clip_id", "label_set", "label", "probability", "score", "basis", "tagged_at"]
@@ -165,11 +167,21 @@ def plays(uri: str, codec: str) -> bool:
 class Service:
     """The newest snapshot of an archive, which `refresh` replaces."""
 
-    def __init__(self, folder: str | Path, *, model: str | None = None, device: str = "auto") -> None:
-        """Opens the archive and its model, as `serving.open_space` does and with its errors."""
-        self._folder, self._model, self._device = folder, model, device
+    def __init__(
+        self,
+        folder: str | Path,
+        *,
+        model: str | None = None,
+        device: str = "auto",
+        encode: TextEncoder = encode_text_raw,
+    ) -> None:
+        """Opens the archive and its model, as `serving.open_space` does and with its errors.
+
+        `encode` is what texts of queries are encoded by; threads call it at the same time.
+        """
+        self._folder, self._model, self._device, self._encode = folder, model, device, encode
         self._lock = threading.Lock()
-        self.current = self._open(serving.open_space(folder, model, device=device))
+        self.current = self._open(self._opened())
 
     def refresh(self) -> bool:
         """Whether there was a newer version to open; who asks meanwhile is answered from the one before."""
@@ -178,9 +190,13 @@ class Service:
             if _version(opened.archive) == self.current.version:
                 return False
             if runs.run_of_space(opened.archive, None)["space"] != opened.space:
-                opened = serving.open_space(self._folder, self._model, device=self._device)
+                opened = self._opened()
             self.current = self._open(opened)
             return True
+
+    def _opened(self) -> OpenSpace:
+        opened = serving.open_space(self._folder, self._model, device=self._device)
+        return replace(opened, encode_texts=self._encode)
 
     @staticmethod
     def _open(opened: OpenSpace) -> Snapshot:
