@@ -119,15 +119,12 @@ def create(asked: AppArguments, encode: TextEncoder) -> FastAPI:
 @contextmanager
 def _replicated(asked: AppArguments, replicas: int, batch: int) -> Iterator[App]:
     """What asks so many replicas of the app."""
-    try:
-        from jobs.web import front
-        from jobs.web.guard import Guard, Metrics
-        from jobs.web.replicas import running
-    except ImportError as error:
-        raise InputError(MISSING.format(error.name)) from error
-
+    from jobs.web.front import Front
+    from jobs.web.guard import Guard, Metrics
+    from jobs.web.replicas import running
     from pipeline import serving
 
+    os.environ.pop(TOKEN_VARIABLE, None)  # replicas are handed it, and other processes of Ray have no use for it
     # Here too, for a moment: what is wrong with the archive is told as it is without replicas.
     console.caution(serving.open_space(asked.archive, asked.model).notes)
     limits = replace(asked.limits, at_a_time=asked.limits.at_a_time * replicas)
@@ -137,7 +134,7 @@ def _replicated(asked: AppArguments, replicas: int, batch: int) -> Iterator[App]
     on_gpu = asked.device != "cpu"
     with running(partial(create, there), replicas=replicas, batch=batch, on_gpu=on_gpu) as ask:
         metrics = Metrics()
-        yield Guard(front.Front(ask, metrics, limits.seconds), limits, metrics)
+        yield Guard(Front(ask, metrics, limits.seconds), limits, metrics)
 
 
 def _absolute(place: str) -> str:

@@ -25,7 +25,7 @@ from jobs.web.guard import Scope
 from pipeline import engine, interrupts, text_batches
 from pipeline.service import Service
 from pipeline.text_batches import Asked, TextEncoder
-from schemas.errors import EngineError, FootageError, NotFound
+from schemas.errors import EngineError, FootageError, InputError, NotFound
 from xclip_core import Encoder
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ def running(build: Build, *, replicas: int, batch: int, on_gpu: bool) -> Iterato
     `on_gpu` lets them share the cluster's GPUs, if it has any. Raises EngineError when they cannot be started.
     """
     is_ours = not os.environ.get("RAY_ADDRESS")
-    gpus = engine.machines("ray").gpus if on_gpu else 0
+    gpus = engine.machines("ray").gpus if on_gpu else 0  # starts Ray
     name = f"footage-{os.getpid()}"  # a cluster may have several servers
     options = {"num_cpus": 0, "num_gpus": min(1.0, gpus / replicas)}
     threads = max(1, (os.cpu_count() or 1) // replicas)
@@ -120,9 +120,7 @@ def _started(name: str, given: tuple[Build, int, int], replicas: int, options: d
     """Starts an application of Serve, and waits until it can be asked."""
     with warnings.catch_warnings(), interrupts.kept_from_others():
         warnings.simplefilter("ignore")  # Ray's own, on what it will change one day
-        from ray import serve
-
-        logging.getLogger("ray.serve").setLevel(logging.CRITICAL)
+        serve = _library()
         serve.start(proxy_location="Disabled", logging_config=QUIET)
         deployment = serve.deployment(
             Replica,
@@ -140,6 +138,18 @@ def _started(name: str, given: tuple[Build, int, int], replicas: int, options: d
         except RuntimeError as error:
             raise EngineError(f"the replicas cannot be started: {error}") from error
     return _asking(handle)
+
+
+def _library() -> Any:
+    """Ray Serve, which says nothing. Raises InputError where a library that it needs is missing."""
+    try:
+        from ray import serve
+    except ImportError as error:
+        raise InputError(
+            f"--replicas needs more libraries ({error.name}); install them with: pip install 'footage[serve]'"
+        ) from error
+    logging.getLogger("ray.serve").setLevel(logging.CRITICAL)
+    return serve
 
 
 def _asking(handle: Any) -> Ask:
@@ -160,12 +170,10 @@ def _asking(handle: Any) -> Ask:
 
 def _end(name: str, *, is_ours: bool) -> None:
     """Ends the replicas; and Ray, where it was started for them."""
-    import ray
-    from ray import serve
-
-    if not ray.is_initialized():
-        return
+    ray = engine.start_ray()
     if not is_ours:
+        from ray import serve
+
         others = set(serve.status().applications) - {name}
         serve.delete(name) if others else serve.shutdown()
     ray.shutdown()
