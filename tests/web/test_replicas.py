@@ -21,7 +21,7 @@ from typing import Any
 import httpx
 import pytest
 
-pytest.importorskip("ray.serve", reason="the serve extra is not installed whole")
+pytest.importorskip("grpc_reflection", reason="ray[serve] is not installed whole")
 
 from pipeline import flows
 from tests.web.browsing import ROOT, URL
@@ -76,7 +76,7 @@ def until(what: Callable[[], Any], why: str) -> Any:
 
 @pytest.fixture(scope="module")
 def served(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    """Two replicas over an archive of their own. When they are to end, all must, and nothing may have told the token."""
+    """Two replicas over an archive of their own. At the end all processes must go, and no log may have the token."""
     folder = tmp_path_factory.mktemp("replicas")
     shutil.copytree(made / "footage", folder / "footage")
     (folder / "footage" / "kite.mp4").rename(folder / "kite.mp4")
@@ -185,7 +185,6 @@ def test_a_killed_replica_costs_what_it_was_at_and_no_more(served: Served) -> No
         later = Counter(client.get("/search", params={"q": f"later, {turn}"}).status_code for turn in range(40))
     assert later == {200: 40}
     assert len(served.replicas()) == 2
-    print(f"{dict(counted)} of {CLIENTS} clients")
 
 
 def test_all_replicas_serve_a_newer_version(served: Served) -> None:
