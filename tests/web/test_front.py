@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -38,10 +37,9 @@ def behind_guard(ask, limits: Limits) -> Guard:
 
 
 @pytest.fixture
-def front(service: Service) -> Iterator[TestClient]:
+def front(service: Service) -> TestClient:
     limits = Limits(body_bytes=1 << 20)
-    with TestClient(behind_guard(asking(service, limits), limits), raise_server_exceptions=False) as client:
-        yield client
+    return TestClient(behind_guard(asking(service, limits), limits), raise_server_exceptions=False)
 
 
 @pytest.mark.parametrize(
@@ -108,13 +106,13 @@ def test_who_may_ask_is_decided_before(service: Service) -> None:
         return await asking(service, limits)(method, *given)
 
     limits = Limits(token=TOKEN)
-    with TestClient(behind_guard(ask, limits)) as client:
-        for path in ("/stats", "/metrics", "/media/abc", "/search?q=x"):
-            problem(client.get(path), 401)
-        assert asked == []
-        assert client.get("/stats", headers={"authorization": f"Bearer {TOKEN}"}).status_code == 200
-        assert client.post("/session", json={"token": TOKEN}).status_code == 204
-        assert client.get("/stats").status_code == 200, "by the cookie"
+    client = TestClient(behind_guard(ask, limits))
+    for path in ("/stats", "/metrics", "/media/abc", "/search?q=x"):
+        problem(client.get(path), 401)
+    assert asked == []
+    assert client.get("/stats", headers={"authorization": f"Bearer {TOKEN}"}).status_code == 200
+    assert client.post("/session", json={"token": TOKEN}).status_code == 204
+    assert client.get("/stats").status_code == 200, "by the cookie"
     assert TOKEN not in repr(limits)
 
 
@@ -137,8 +135,8 @@ async def _silent(*_) -> None:
 @pytest.mark.parametrize("path", ["/search?q=x", "/media/abc", "/metrics", "/videos"])
 def test_no_replica_is_a_reason_to_come_again(ask, grace_s, path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("jobs.web.front.GRACE_S", grace_s)
-    with TestClient(behind_guard(ask, Limits(seconds=0.1))) as client:
-        answer = client.get(path)
+    client = TestClient(behind_guard(ask, Limits(seconds=0.1)))
+    answer = client.get(path)
     assert "ask again" in problem(answer, 503)
     assert answer.headers["retry-after"] == "1"
     assert "default-src" in answer.headers["content-security-policy"]
@@ -148,8 +146,8 @@ def test_a_bug_is_told_to_the_log_alone(caplog: pytest.LogCaptureFixture) -> Non
     async def ask(*_):
         raise ZeroDivisionError("secret")
 
-    with TestClient(behind_guard(ask, Limits())) as client:
-        answer = client.get("/stats")
+    client = TestClient(behind_guard(ask, Limits()))
+    answer = client.get("/stats")
     assert "bug" in problem(answer, 500)
     assert "secret" not in answer.text
     assert "secret" in caplog.text
@@ -161,8 +159,8 @@ def test_a_bug_of_the_app_comes_as_the_app_tells_it(service: Service, monkeypatc
 
     limits = Limits()
     monkeypatch.setattr("jobs.web.answers.video", broken)
-    with TestClient(behind_guard(asking(service, limits), limits)) as client:
-        assert "bug" in problem(client.get("/videos"), 500)
+    client = TestClient(behind_guard(asking(service, limits), limits))
+    assert "bug" in problem(client.get("/videos"), 500)
 
 
 def test_places_are_those_of_videos(service: Service) -> None:
