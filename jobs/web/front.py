@@ -24,8 +24,9 @@ from schemas.errors import NotFound
 LOG = logging.getLogger("footage.serve")
 MEDIA = re.compile(f"/media/({answers.VIDEO_ID.strip('^$')})")
 MEDIA_ROUTE = "/media/{video_id}"
-PASSED_ON = ("type", "asgi", "http_version", "method", "scheme", "path", "raw_path", "query_string", "root_path")
-PASSED_ON += ("headers", "client", "server")
+# Of a request's scope; what else a server puts there may not leave its process.
+PASSED_ON = frozenset({"type", "asgi", "http_version", "method", "scheme", "path", "raw_path", "query_string"})
+PASSED_ON |= {"root_path", "headers", "client", "server"}
 GRACE_S = 10.0  # the app gives up by itself; so much longer may a request wait for a replica to be there
 
 # Calls a method of some replica by its name. Raises NoReplica.
@@ -97,7 +98,7 @@ class Front:
         body = await _body(receive)
         if body is None:
             return _problem(413, "Content Too Large", "the request is too large, or it was broken off")
-        reply: Reply = await self._ask("answer", {name: scope[name] for name in PASSED_ON if name in scope}, body)
+        reply: Reply = await self._ask("answer", {name: scope[name] for name in PASSED_ON & scope.keys()}, body)
         scope["route"] = SimpleNamespace(path=reply.route)
         response = Response(reply.body, reply.status)
         response.raw_headers = reply.headers
