@@ -1,7 +1,7 @@
 """How many questions `footage serve` answers, how fast, and what it holds on to.
 
-    python -m benchmarks.serve ARCHIVE [--ways one] [--clients 1 8 64] [--seconds 10] [--requests 0]
-    python -m benchmarks.serve --reindex [--copies 100] [--nice 0] [--clients 1] [--seconds 30]
+    python -m benchmarks.serve ARCHIVE [--ways one] [--clients 1 8 64] [--seconds 10] [--requests 0] [--every 5000]
+    python -m benchmarks.serve --reindex [--copies 100] [--idle] [--clients 1] [--seconds 30]
 
 The server is a process of its own, and so are the clients, which share the machine with it: each asks for the next text
 as soon as it has its answer. No text is asked for twice, so that nothing is answered from a cache. A request that is
@@ -9,8 +9,10 @@ told to come again (429) counts as refused, and its client waits as long as the 
 
 A way is `one`, the server without Ray, or REPLICASxBATCH: `2x32` are two replicas that encode the texts of up to 32
 questions together, `2x1` two that encode each alone. `--requests` asks that many more of the last way at the end and
-tells the server's memory every 5,000. `--reindex` makes an archive of its own and asks it for `--seconds`, and then for
-as long as `footage index` takes to add `--copies` files of 20 or 30 s to it, at that niceness.
+tells the server's memory every `--every`. `--reindex` makes an archive of its own and asks it for `--seconds`, and then
+for as long as `footage index` takes to add `--copies` files of 10 to 30 s to it; with `--idle` that gets what CPU time
+is left (`chrt --idle 0`). CPU time is that of the server and all that it started, for each answer; it depends less on
+what else the machine does.
 """
 
 from __future__ import annotations
@@ -44,8 +46,7 @@ WORDS = ("red", "blue", "green", "yellow", "white", "black", "dark", "bright", "
 THINGS = ("circle", "square", "triangle", "star", "dog", "person", "car", "boat", "ball", "bird")
 STARTED = re.compile(r"at (http://\S+)")
 WARM = 20  # requests before any is counted
-EVERY = 5_000  # requests from one look at the memory to the next
-HEAD = ["way", "clients", "re-ranked", "answers/s", "p50 ms", "p95 ms", "p99 ms", "refused", "failed"]
+HEAD = ["way", "clients", "re-ranked", "answers/s", "p50 ms", "p95 ms", "p99 ms", "CPU ms", "refused", "failed"]
 
 
 @dataclass
@@ -56,6 +57,7 @@ class Answers:
     refused: int = 0
     failed: int = 0
     asked_s: float = 0.0  # how long was asked
+    cpu_s: float = 0.0  # of the server
 
     @property
     def cuts_ms(self) -> list[float]:
@@ -112,14 +114,17 @@ async def ask(
             answers.failed += 1
 
 
-async def load(url: str, clients: int, go_on: Callable[[], bool], rerank: str = "true") -> Answers:
-    """What so many clients get."""
+async def load(url: str, pid: int, clients: int, go_on: Callable[[], bool], rerank: str = "true") -> Answers:
+    """What so many clients get of the server that is a process."""
     answers, asked = Answers(), texts()
+    server_of = harness.Descendants(pid)
+    before_s = server_of.cpu_s()
     limits = httpx.Limits(max_connections=clients)
     async with httpx.AsyncClient(base_url=url, timeout=60, limits=limits) as client:
         began = time.perf_counter()
         await asyncio.gather(*(ask(client, asked, go_on, answers, rerank) for _ in range(clients)))
         answers.asked_s = time.perf_counter() - began
+    answers.cpu_s = server_of.cpu_s() - before_s
     return answers
 
 
@@ -137,6 +142,7 @@ def row(way: str, clients: int, rerank: str, answers: Answers) -> list[str]:
         "yes" if rerank == "true" else "no",
         f"{len(answers.taken_s) / answers.asked_s:.1f}",
         *(f"{cut:.0f}" for cut in answers.cuts_ms),
+        f"{1e3 * answers.cpu_s / max(1, len(answers.taken_s)):.0f}",
         str(answers.refused),
         str(answers.failed),
     ]
@@ -161,17 +167,19 @@ async def so_many(url: str, requests: int) -> None:
         await asyncio.gather(*(work(client) for _ in range(8)))
 
 
-def held(url: str, pid: int, requests: int) -> list[tuple[int, float, float]]:
+def held(url: str, pid: int, requests: int, every: int) -> list[tuple[int, float, float]]:
     """Asks that many, and tells the server's memory on the way: requests so far, PSS and RSS in MB."""
     found = [(0, *memory_mb(pid))]
     while (so_far := found[-1][0]) < requests:
-        asyncio.run(so_many(url, min(EVERY, requests - so_far)))
-        found.append((min(so_far + EVERY, requests), *memory_mb(pid)))
+        asyncio.run(so_many(url, min(every, requests - so_far)))
+        found.append((min(so_far + every, requests), *memory_mb(pid)))
         print("{} requests: PSS {:.0f} MB, RSS {:.0f} MB".format(*found[-1]), flush=True)
     return found
 
 
-def ways_compared(archive: Path, ways: Sequence[str], clients: Sequence[int], seconds: float, requests: int) -> None:
+def ways_compared(
+    archive: Path, ways: Sequence[str], clients: Sequence[int], seconds: float, requests: int, every: int
+) -> None:
     """Prints the table and appends it to build/bench/serve.jsonl."""
     rows: list[list[str]] = []
     memory: list[tuple[int, float, float]] = []
@@ -180,10 +188,10 @@ def ways_compared(archive: Path, ways: Sequence[str], clients: Sequence[int], se
             asyncio.run(so_many(url, WARM))
             for rerank in ("true", "false"):
                 for number in clients:
-                    answers = asyncio.run(load(url, number, lasting(seconds), rerank))
+                    answers = asyncio.run(load(url, pid, number, lasting(seconds), rerank))
                     rows.append(row(way, number, rerank, answers))
             if requests and way == ways[-1]:
-                memory = held(url, pid, requests)
+                memory = held(url, pid, requests, every)
     print(harness.table(HEAD, rows))
     harness.record("serve", {"rows": rows, "memory_mb": memory})
 
@@ -201,13 +209,14 @@ def film(reel: Sequence[Path], folder: Path, copies: int) -> None:
             file.write_bytes(content + struct.pack(">I4sQ", 16, b"free", number))
 
 
-def index(footage: Path, archive: Path, niceness: int) -> subprocess.Popen[bytes]:
+def index(footage: Path, archive: Path, *, idle: bool) -> subprocess.Popen[bytes]:
     """`footage index`, started."""
-    command = ["nice", "-n", str(niceness), sys.executable, "-m", "jobs", "index", str(footage), str(archive)]
+    command = [sys.executable, "-m", "jobs", "index", str(footage), str(archive)]
+    command = ["chrt", "--idle", "0", *command] if idle else command
     return subprocess.Popen(command, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
-def beside_indexing(copies: int, niceness: int, clients: Sequence[int], seconds: float) -> None:
+def beside_indexing(copies: int, clients: Sequence[int], seconds: float, *, idle: bool) -> None:
     """Prints what clients get alone and while the archive grows, and appends it to build/bench/serve.jsonl."""
     rows = []
     with tempfile.TemporaryDirectory() as place:
@@ -216,14 +225,14 @@ def beside_indexing(copies: int, niceness: int, clients: Sequence[int], seconds:
         for number in clients:
             footage, archive = folder / f"footage-{number}", folder / f"archive-{number}"
             film(reel, footage, len(reel))
-            assert index(footage, archive, 0).wait() == 0
-            with server(archive) as (url, _):
+            assert index(footage, archive, idle=False).wait() == 0
+            with server(archive) as (url, pid):
                 asyncio.run(so_many(url, WARM))
                 before = httpx.get(f"{url}/ready").json()["version"]
-                alone = asyncio.run(load(url, number, lasting(seconds)))
+                alone = asyncio.run(load(url, pid, number, lasting(seconds)))
                 film(reel, footage, len(reel) + copies)
-                run = index(footage, archive, niceness)
-                beside = asyncio.run(load(url, number, lambda run=run: run.poll() is None))
+                run = index(footage, archive, idle=idle)
+                beside = asyncio.run(load(url, pid, number, lambda run=run: run.poll() is None))
                 assert run.returncode == 0
                 after = httpx.get(f"{url}/ready").json()["version"]
                 rows += [row("alone", number, "true", alone), row("indexing", number, "true", beside)]
@@ -231,7 +240,7 @@ def beside_indexing(copies: int, niceness: int, clients: Sequence[int], seconds:
                 print(f"{number} clients: p99 x {times:.2f} in {beside.asked_s:.0f} s; versions {before} to {after}")
             shutil.rmtree(archive)
     print(harness.table(HEAD, rows))
-    harness.record("serve", {"rows": rows, "copies": copies, "nice": niceness})
+    harness.record("serve", {"rows": rows, "copies": copies, "idle": idle})
 
 
 if __name__ == "__main__":
@@ -241,13 +250,14 @@ if __name__ == "__main__":
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 8, 64])
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--requests", type=int, default=0)
+    parser.add_argument("--every", type=int, default=5_000)
     parser.add_argument("--reindex", action="store_true")
     parser.add_argument("--copies", type=int, default=100)
-    parser.add_argument("--nice", type=int, default=0)
+    parser.add_argument("--idle", action="store_true")
     given = parser.parse_args()
     if given.reindex:
-        beside_indexing(given.copies, given.nice, given.clients, given.seconds)
+        beside_indexing(given.copies, given.clients, given.seconds, idle=given.idle)
     elif given.archive is None:
         parser.error("expected an archive, or --reindex")
     else:
-        ways_compared(given.archive, given.ways, given.clients, given.seconds, given.requests)
+        ways_compared(given.archive, given.ways, given.clients, given.seconds, given.requests, given.every)
