@@ -178,7 +178,7 @@ def held(url: str, pid: int, requests: int, every: int) -> list[tuple[int, float
 
 
 def ways_compared(
-    archive: Path, ways: Sequence[str], clients: Sequence[int], seconds: float, requests: int, every: int
+    archive: Path, ways: Sequence[str], clients: Sequence[int], seconds: float, held_on: tuple[int, int]
 ) -> None:
     """Prints the table and appends it to build/bench/serve.jsonl."""
     rows: list[list[str]] = []
@@ -190,8 +190,8 @@ def ways_compared(
                 for number in clients:
                     answers = asyncio.run(load(url, pid, number, lasting(seconds), rerank))
                     rows.append(row(way, number, rerank, answers))
-            if requests and way == ways[-1]:
-                memory = held(url, pid, requests, every)
+            if held_on[0] and way == ways[-1]:
+                memory = held(url, pid, *held_on)
     print(harness.table(HEAD, rows))
     harness.record("serve", {"rows": rows, "memory_mb": memory})
 
@@ -260,4 +260,4 @@ if __name__ == "__main__":
     elif given.archive is None:
         parser.error("expected an archive, or --reindex")
     else:
-        ways_compared(given.archive, given.ways, given.clients, given.seconds, given.requests, given.every)
+        ways_compared(given.archive, given.ways, given.clients, given.seconds, (given.requests, given.every))
