@@ -5,6 +5,10 @@ from __future__ import annotations
 import os
 import re
 import socket
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,7 +21,10 @@ from schemas.errors import InputError
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
+    from jobs.web.guard import App
     from jobs.web.limits import Limits
+    from pipeline.label_sets import LabelSet
+    from pipeline.text_batches import TextEncoder
 
 TOKEN_VARIABLE = "FOOTAGE_TOKEN"  # noqa: S105
 LEAST_TOKEN = 16
@@ -35,6 +42,10 @@ def serve(
     at_a_time: Annotated[int, typer.Option(help="Questions computed at a time; as many again wait.", min=1)] = 8,
     timeout: Annotated[float, typer.Option(help="Seconds that an answer may take.", min=0.1)] = 60.0,
     refresh: Annotated[float, typer.Option(help="Seconds between looks for a newer version.", min=0.1)] = 2.0,
+    replicas: Annotated[
+        int | None, typer.Option(help="Processes of Ray Serve that answer; one, without Ray, unless given.", min=1)
+    ] = None,
+    batch: Annotated[int, typer.Option(help="Questions whose texts a replica encodes together.", min=1)] = 32,
 ) -> None:
     """Serve the archive: an HTTP API and a page to search it with.
 
@@ -51,24 +62,84 @@ def serve(
     hosts = LOOPBACK_HOSTS | {host} if token is None else None
     limits = Limits(token=token, hosts=hosts, at_a_time=at_a_time, seconds=timeout)
     listener = listen(host, port)
-    app = _app(archive, labels or [], model, device, limits, refresh)
-    where = listener.getsockname()
-    url_host = f"[{where[0]}]" if ":" in where[0] else where[0]
-    console.messages().print(f"serving {archive} at http://{url_host}:{where[1]}  (Ctrl-C ends it)", soft_wrap=True)
-    config = uvicorn.Config(app, log_level="warning", access_log=False, server_header=False, timeout_keep_alive=30)
-    uvicorn.Server(config).run(sockets=[listener])
+    asked = AppArguments(archive, model, device, limits, _label_sets(labels or []), refresh)
+    with _app(asked) if replicas is None else _replicated(asked, replicas, batch) as app:
+        where = listener.getsockname()
+        url_host = f"[{where[0]}]" if ":" in where[0] else where[0]
+        console.messages().print(f"serving {archive} at http://{url_host}:{where[1]}  (Ctrl-C ends it)", soft_wrap=True)
+        config = uvicorn.Config(
+            app,
+            lifespan="on" if replicas is None else "off",  # replicas each have their own
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            timeout_keep_alive=30,
+        )
+        uvicorn.Server(config).run(sockets=[listener])
 
 
-def _app(archive: str, labels: list[Path], model: str | None, device: str, limits: Limits, refresh_s: float) -> FastAPI:
-    """The app over an archive that is opened now."""
-    from jobs.web.app import create_app
+@dataclass(frozen=True, slots=True)
+class AppArguments:
+    """What an app is made of, here or in another process."""
+
+    archive: str
+    model: str | None
+    device: str
+    limits: Limits
+    label_sets: Mapping[str, LabelSet]
+    refresh_s: float
+
+
+def _label_sets(files: list[Path]) -> dict[str, LabelSet]:
+    """Label sets by the names of their files."""
     from pipeline.label_files import read_labels
+
+    return {file.stem: read_labels(file) for file in files}
+
+
+@contextmanager
+def _app(asked: AppArguments) -> Iterator[App]:
+    """The app over an archive that is opened now."""
+    from xclip_core import encode_text_raw
+
+    app = create(asked, encode_text_raw)
+    console.caution(app.state.service.current.opened.notes)
+    yield app
+
+
+def create(asked: AppArguments, encode: TextEncoder) -> FastAPI:
+    """The app, with what texts of questions are encoded by."""
+    from jobs.web.app import create_app
     from pipeline.service import Service
 
-    sets = {file.stem: read_labels(file) for file in labels}
-    service = Service(archive, model=model, device=device)
-    console.caution(service.current.opened.notes)
-    return create_app(service, limits=limits, label_sets=sets, refresh_s=refresh_s)
+    service = Service(asked.archive, model=asked.model, device=asked.device, encode=encode)
+    return create_app(service, limits=asked.limits, label_sets=asked.label_sets, refresh_s=asked.refresh_s)
+
+
+@contextmanager
+def _replicated(asked: AppArguments, replicas: int, batch: int) -> Iterator[App]:
+    """What asks so many replicas of the app."""
+    from jobs.web.front import Front
+    from jobs.web.guard import Guard, Metrics
+    from jobs.web.replicas import running
+    from pipeline import serving
+
+    os.environ.pop(TOKEN_VARIABLE, None)  # replicas are handed it, and other processes of Ray have no use for it
+    # Here too, for a moment: what is wrong with the archive is told as it is without replicas.
+    console.caution(serving.open_space(asked.archive, asked.model).notes)
+    limits = replace(asked.limits, at_a_time=asked.limits.at_a_time * replicas)
+    there = replace(
+        asked, archive=_absolute(asked.archive), model=asked.model and _absolute(asked.model), limits=limits
+    )
+    on_gpu = asked.device != "cpu"
+    with running(partial(create, there), replicas=replicas, batch=batch, on_gpu=on_gpu) as ask:
+        metrics = Metrics()
+        yield Guard(Front(ask, metrics, limits.seconds), limits, metrics)
+
+
+def _absolute(place: str) -> str:
+    """A place that processes with another working folder find; names and addresses are left as they are."""
+    return str(Path(place).absolute()) if Path(place).exists() else place
 
 
 def token_for(host: str) -> str | None:

@@ -29,6 +29,7 @@ from torch.nn import functional as F
 
 from pipeline import pictures
 from pipeline.settings import Sampling
+from pipeline.text_batches import TextEncoder
 from schemas.errors import InputError
 from xclip_core import Encoder, encode_text_raw
 
@@ -183,7 +184,11 @@ class Prepared:
 
 
 def prepare(
-    model: Encoder, query: Query, sampling: Sampling, vectors_of: Callable[[list[str]], dict[str, Sequence[float]]]
+    model: Encoder,
+    query: Query,
+    sampling: Sampling,
+    vectors_of: Callable[[list[str]], dict[str, Sequence[float]]],
+    encode: TextEncoder = encode_text_raw,
 ) -> Prepared:
     """A query as numbers: texts, pictures and clips encoded, once for both stages.
 
@@ -194,7 +199,7 @@ def prepare(
     total = sum(part.weight for part in query.wanted)
     text_weights = [part.weight / total for part in query.phrases] + [-part.weight for part in query.unwanted]
     prompts = query.prompts
-    prompts_QE = encode_text_raw(model, [prompt for group in prompts for prompt in group]) if prompts else _no(model)
+    prompts_QE = encode(model, [prompt for group in prompts for prompt in group]) if prompts else _no(model)
     counts = [len(group) for group in prompts]
     visual_VE = _visual(model, query, sampling, vectors_of)
     visual_weights = [part.weight / total for part in query.wanted[len(query.phrases) :]]

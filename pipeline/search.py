@@ -112,7 +112,9 @@ def ask(
     began = time.perf_counter()
     of = of or corpus(opened)
     index, reader = of.index, of.reader
-    prepared = queries.prepare(opened.model, query, opened.sampling, lambda ids: _vectors_of(reader, ids))
+    prepared = queries.prepare(
+        opened.model, query, opened.sampling, lambda ids: _vectors_of(reader, ids), opened.encode_texts
+    )
     recalled = _recalled(of, prepared, query, settings, where)
     rows = reader.rows(list(recalled), _columns(query, settings))
     clips = _scored(opened.model, prepared, recalled, rows, settings)

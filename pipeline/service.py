@@ -7,11 +7,11 @@ by one assignment: what is under way goes on with the one it began with. The mod
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -19,20 +19,47 @@ import pyarrow.compute as pc
 from pipeline import filters, runs, search, serving, tag_rows, tagging
 from pipeline.archive import SHOWN, Archive
 from pipeline.filters import Filter
-from pipeline.label_scores import choose
+from pipeline.label_scores import Rule, choose
 from pipeline.label_sets import NONE, Label, LabelSet, checked
 from pipeline.queries import Query
 from pipeline.search import Answer, Corpus, SearchSettings
 from pipeline.serving import OpenSpace
-from pipeline.tagging import TagSettings
+from pipeline.tagging import Score, TagSettings
+from pipeline.text_batches import TextEncoder
 from schemas.errors import InputError, NotFound
 from schemas.records import VideoRow
+from xclip_core import encode_text_raw
 
 VIDEO_COLUMNS = ["uri", "duration_s", "width", "height", "codec", "clip_count", "status", "rotation", "indexed_at"]
 TAG_COLUMNS = ["clip_id", "label_set", "label", "probability", "score", "basis", "tagged_at"]
-MOST_FILTERS = 64  # conditions kept of a snapshot: the pages of one answer ask for the same
+# Kept of a snapshot: conditions, since the pages of one answer ask for the same; pictures of hits, a few kB each, which
+# the page asks for one by one, each out of a row group of its own; and label sets, encoded.
+MOST_FILTERS = 64
+MOST_PICTURES = 4_096
+MOST_LABEL_SETS = 16
+Value = TypeVar("Value")
 # What browsers play of a container, by its codec; all else is shown as a preview.
 PLAYED = {".mp4": {"h264", "av1"}, ".m4v": {"h264"}, ".mov": {"h264"}, ".webm": {"vp8", "vp9", "av1"}}
+
+
+class Kept(Generic[Value]):
+    """Values by key, made when they are asked for; beyond so many, all are forgotten. Threads may share it."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._found: dict[Hashable, Value] = {}
+
+    def of(self, key: Hashable, make: Callable[[], Value]) -> Value:
+        """The value of a key. Raises what making it does."""
+        found = self._found.get(key)
+        return self.put(key, make()) if found is None else found
+
+    def put(self, key: Hashable, value: Value) -> Value:
+        """Keeps a value, and gives it back."""
+        if len(self._found) >= self._most:
+            self._found.clear()
+        self._found[key] = value
+        return value
 
 
 @dataclass(frozen=True)
@@ -43,7 +70,9 @@ class Snapshot:
     version: tuple[str, int, int, int]  # space, and versions of videos, clips and tags
     corpus: Corpus
     videos: pa.Table  # current rows that are shown or gone, in uri order
-    _filters: dict[str, Filter] = field(default_factory=dict)
+    _filters: Kept[Filter] = field(default_factory=lambda: Kept(MOST_FILTERS))
+    _pictures: Kept[bytes] = field(default_factory=lambda: Kept(MOST_PICTURES))
+    _scorers: Kept[tuple[LabelSet, Rule, Score]] = field(default_factory=lambda: Kept(MOST_LABEL_SETS))
 
     @cached_property
     def labels(self) -> list[dict[str, Any]]:
@@ -85,15 +114,14 @@ class Snapshot:
 
     def filter(self, condition: str) -> Filter:
         """The filter that a condition is. Raises InputError."""
-        if condition not in self._filters:
-            if len(self._filters) >= MOST_FILTERS:
-                self._filters.clear()
-            self._filters[condition] = filters.of_condition(self._archive, self._space, condition)
-        return self._filters[condition]
+        return self._filters.of(condition, lambda: filters.of_condition(self._archive, self._space, condition))
 
     def ask(self, query: Query, settings: SearchSettings, where: str | None = None) -> Answer:
         """The answer to a query. Raises InputError for what cannot be asked."""
-        return search.ask(self.opened, query, settings, self.filter(where) if where else None, self.corpus)
+        answer = search.ask(self.opened, query, settings, self.filter(where) if where else None, self.corpus)
+        for hit, picture in zip(answer.hits, answer.thumbnails, strict=True):
+            self._pictures.put(hit.clip_id, picture)
+        return answer
 
     def video(self, video_id: str) -> VideoRow:
         """The current row of a video. Raises NotFound."""
@@ -130,6 +158,9 @@ class Snapshot:
 
     def thumbnail(self, clip_id: str) -> bytes:
         """The picture of a clip, WebP. Raises NotFound."""
+        return self._pictures.of(clip_id, lambda: self._read_picture(clip_id))
+
+    def _read_picture(self, clip_id: str) -> bytes:
         row = self.corpus.reader.rows([clip_id], ["thumbnail"]).get(clip_id)
         if row is None:
             raise NotFound(f"the archive has no clip {clip_id}")
@@ -141,8 +172,7 @@ class Snapshot:
         rows = self.corpus.reader.rows(clip_ids, ["embedding", "context"])
         if not rows:
             raise NotFound("the archive has none of these clips; expected ids that /videos/{id} lists")
-        asked, rule = tagging.prepared(labels, TagSettings(background=True), self._space)
-        score = tagging.text_scorer(self.opened, asked, "float32")
+        asked, rule, score = self._scorers.of(labels, lambda: self._scorer(labels))
         clips = pa.RecordBatch.from_pylist([{k: row[k] for k in ("embedding", "context")} for row in rows.values()])
         scores_BK, none_B = tagging.label_scores(self.opened, clips, score, asked)
         none_1 = None if none_B is None else none_B.mean(keepdims=True)
@@ -150,6 +180,11 @@ class Snapshot:
         names = [*asked.names, NONE]
         found = zip(best.place_R.tolist(), best.probability_R.tolist(), best.score_R.tolist(), strict=True)
         return [{"label": names[place], "probability": share, "score": logit} for place, share, logit in found]
+
+    def _scorer(self, labels: LabelSet) -> tuple[LabelSet, Rule, Score]:
+        """A label set with a background, the rule that its scores are judged by, and what scores clips by it."""
+        asked, rule = tagging.prepared(labels, TagSettings(background=True), self._space)
+        return asked, rule, tagging.text_scorer(self.opened, asked, "float32")
 
 
 def name_of(uri: str) -> str:
@@ -165,11 +200,21 @@ def plays(uri: str, codec: str) -> bool:
 class Service:
     """The newest snapshot of an archive, which `refresh` replaces."""
 
-    def __init__(self, folder: str | Path, *, model: str | None = None, device: str = "auto") -> None:
-        """Opens the archive and its model, as `serving.open_space` does and with its errors."""
-        self._folder, self._model, self._device = folder, model, device
+    def __init__(
+        self,
+        folder: str | Path,
+        *,
+        model: str | None = None,
+        device: str = "auto",
+        encode: TextEncoder = encode_text_raw,
+    ) -> None:
+        """Opens the archive and its model, as `serving.open_space` does and with its errors.
+
+        `encode` is what texts of queries are encoded by; threads call it at the same time.
+        """
+        self._folder, self._model, self._device, self._encode = folder, model, device, encode
         self._lock = threading.Lock()
-        self.current = self._open(serving.open_space(folder, model, device=device))
+        self.current = self._open(self._opened())
 
     def refresh(self) -> bool:
         """Whether there was a newer version to open; who asks meanwhile is answered from the one before."""
@@ -178,9 +223,13 @@ class Service:
             if _version(opened.archive) == self.current.version:
                 return False
             if runs.run_of_space(opened.archive, None)["space"] != opened.space:
-                opened = serving.open_space(self._folder, self._model, device=self._device)
+                opened = self._opened()
             self.current = self._open(opened)
             return True
+
+    def _opened(self) -> OpenSpace:
+        opened = serving.open_space(self._folder, self._model, device=self._device)
+        return replace(opened, encode_texts=self._encode)
 
     @staticmethod
     def _open(opened: OpenSpace) -> Snapshot:

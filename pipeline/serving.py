@@ -11,8 +11,9 @@ from pipeline.archive import Archive
 from pipeline.embed import device_named
 from pipeline.runs import run_of_space
 from pipeline.settings import Sampling
+from pipeline.text_batches import TextEncoder
 from schemas.errors import SpaceMismatch
-from xclip_core import Encoder, load_encoder
+from xclip_core import Encoder, encode_text_raw, load_encoder
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +24,7 @@ class OpenSpace:
     space: str
     model: Encoder
     sampling: Sampling = field(default_factory=Sampling)  # how its clips were cut
+    encode_texts: TextEncoder = encode_text_raw  # those of queries; a server puts several queries into one pass
 
     @property
     def notes(self) -> tuple[str, ...]:

@@ -21,7 +21,8 @@ HOMES = {
     "av": ("pipeline/demux.py", "pipeline/decode.py", "pipeline/nvdec.py", "pipeline/preview.py", "pipeline/codecs.py"),
     # Ray Data runs stages, Ray Train runs workers that step together: two halves that share the cluster alone. (Actors
     # that hold shards of an index are handed the library by `engine.start_ray`.)
-    "ray": ("pipeline/engine.py", "pipeline/distributed.py"),
+    # Ray Serve runs the server's app, and its home is beside the app's.
+    "ray": ("pipeline/engine.py", "pipeline/distributed.py", "jobs/web/replicas.py"),
     "faiss": ("pipeline/vectors.py",),
     # What is added, what is done to the log itself, and the lease, which is made of Delta's own detection of conflicts.
     "deltalake": ("pipeline/archive.py", "pipeline/delta_log.py", "pipeline/lease.py"),

@@ -21,7 +21,7 @@ from fastapi import Path as InPath
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse, Response
 from fastapi.staticfiles import StaticFiles
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.exceptions import HTTPException
 
 from jobs.web import answers, media
@@ -387,6 +387,4 @@ async def ready(request: Request) -> dict[str, Any]:
 async def metrics(request: Request) -> Response:
     """Counts for Prometheus."""
     snapshot, kept = _snapshot(request), request.app.state.metrics
-    kept.clips.set(snapshot.corpus.index.count)
-    kept.videos.set(snapshot.videos.num_rows)
-    return Response(generate_latest(kept.registry), media_type=CONTENT_TYPE_LATEST)
+    return Response(kept.text(snapshot.corpus.index.count, snapshot.videos.num_rows), media_type=CONTENT_TYPE_LATEST)

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from http.cookies import SimpleCookie
 from typing import Any
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from jobs.web.limits import Limits
 
@@ -56,6 +56,12 @@ class Metrics:
         self.under_way = Gauge("footage_requests_under_way", "Requests that compute now", registry=self.registry)
         self.clips = Gauge("footage_clips", "Clips that can be found", registry=self.registry)
         self.videos = Gauge("footage_videos", "Videos in the snapshot served", registry=self.registry)
+
+    def text(self, clips: int, videos: int) -> bytes:
+        """All of it as Prometheus reads it, with how much is served now."""
+        self.clips.set(clips)
+        self.videos.set(videos)
+        return generate_latest(self.registry)
 
 
 class Guard:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -18,7 +18,7 @@ class Limits:
     labels: int = 1_000
     at_a_time: int = 8  # questions that are computed; as many again wait
     seconds: float = 60.0
-    token: str | None = None
+    token: str | None = field(default=None, repr=False)  # no log has it
     # What a request may call this server; None for anything. Without a token only names of this machine may do: a page
     # of another site, whose name is made to lead here, would be let in by the browser.
     hosts: frozenset[str] | None = None

@@ -24,7 +24,7 @@ from pipeline import flows, queries, search
 from pipeline.moments import Grouping
 from pipeline.preview import Previews
 from pipeline.search import SearchSettings
-from pipeline.service import Service, name_of, plays
+from pipeline.service import Kept, Service, checked_labels, name_of, plays
 from schemas.errors import InputError
 from tests.web.conftest import SETTINGS, VIDEOS
 
@@ -159,7 +159,39 @@ def test_what_cannot_be_classified_is_explained(asked, status, said, client: Tes
     assert said in problem(client.post("/classify", json=asked), status)
 
 
+def test_a_label_set_is_encoded_once(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    service = Service(made / "archive", device="cpu")
+    clip_ids = [hit.clip_id for hit in service.current.ask(queries.of_text(TEXT), SearchSettings(top=2)).hits]
+    labels, other = checked_labels(["a circle", "a square"]), checked_labels(["a circle"])
+    first = [service.current.classify(labels, [clip_id]) for clip_id in clip_ids]
+    one = service.current.classify(other, clip_ids)
+    monkeypatch.setattr("pipeline.tagging.encode_text_raw", None)
+    assert [service.current.classify(checked_labels(["a circle", "a square"]), [each]) for each in clip_ids] == first
+    assert service.current.classify(other, clip_ids) == one
+    assert first[0] != first[1]
+
+
 # --- videos, files, pictures
+
+
+def test_pictures_of_hits_are_not_read_again(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    service = Service(made / "archive", device="cpu")
+    answer = service.current.ask(queries.of_text(TEXT), SearchSettings(top=1))
+    hits = {hit.clip_id for hit in answer.hits}
+    row = next(service.current.video(hit.video_id) for hit in answer.hits)
+    other = next(clip["clip_id"] for clip in service.current.clips_of(row) if clip["clip_id"] not in hits)
+    read = service.current.thumbnail(other)
+    monkeypatch.setattr("pipeline.places.ClipReader.rows", None)
+    assert [service.current.thumbnail(hit.clip_id) for hit in answer.hits] == list(answer.thumbnails)
+    assert service.current.thumbnail(other) == read
+
+
+def test_what_is_kept_is_bounded() -> None:
+    kept: Kept[int] = Kept(3)
+    assert [kept.of(key, lambda key=key: 10 * key) for key in range(8)] == [10 * key for key in range(8)]
+    assert kept.of(7, lambda: -1) == 70
+    assert kept.of(0, lambda: -1) == -1
+    assert len(kept._found) <= 3
 
 
 def test_videos_are_listed_and_found_by_name(client: TestClient) -> None:
