@@ -118,6 +118,8 @@ def _stripped(words: list[str]) -> list[str]:
         words = words[1:]
     while words and words[0] in BEFORE:
         words = words[BEFORE[words[0]] :]
+    if "--wrap" in words:  # sbatch runs what is quoted
+        words = shlex.split(words[words.index("--wrap") + 1])
     if words[:3] == ["ray", "job", "submit"] and "--" in words:
         words = words[words.index("--") + 1 :]
     return words
