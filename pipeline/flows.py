@@ -29,6 +29,7 @@ from pipeline import (
     lease,
     logs,
     plan,
+    recall_texts,
     retire,
     revisions,
     room,
@@ -46,7 +47,6 @@ from pipeline.relink import SHOWN
 from pipeline.runs import Remembered
 from pipeline.settings import IndexSettings, Policy, space_of
 from pipeline.survey import Job, Stock, Survey, survey, take_stock
-from pipeline.vectors import Vectors
 from pipeline.versions import versions
 from schemas.errors import MissingPlace
 from schemas.records import (
@@ -281,7 +281,8 @@ def _execute(found: Survey, held: Lease, scratch: Path, began: float) -> IndexRe
         _log(job, "stopped", None)
         raise
     # The index is derived: should this be the instant of a crash, the next search builds it.
-    indexes.ensure(job.archive, job.space.id, job.space.model.embed_dim, rules=Rules(texts=recall_texts(job.settings)))
+    rules = Rules(texts=recall_texts.by_settings(job.settings))
+    indexes.ensure(job.archive, job.space.id, job.space.model.embed_dim, rules=rules)
     shown = [row for row in rows if row.status in SHOWN]
     broken = [row for row in rows if row.status == "failed"]
     failed = len(found.failures) + len(broken)
@@ -332,21 +333,8 @@ def build_index(folder: str | Path, *, space: str | None = None, rules: Rules | 
     archive = Archive.open(folder)
     run = runs.run_of_space(archive, space)
     settings = IndexSettings.stored(run["settings"]["index"])
-    rules = replace(rules or Rules(), texts=recall_texts(settings))
+    rules = replace(rules or Rules(), texts=recall_texts.by_settings(settings))
     return indexes.build(archive, run["space"], run["settings"]["space"]["model"]["embed_dim"], rules=rules)
-
-
-def recall_texts(settings: IndexSettings) -> Callable[[], Vectors]:
-    """Vectors of texts Q x E that people might ask for, by the model of some settings, when they are needed."""
-
-    def encoded() -> Vectors:
-        from xclip_core import encode_text, load_encoder
-        from xclip_core.captions import everyday_texts
-
-        model = load_encoder(settings.model, frames=settings.frames, image_size=settings.image_size)
-        return encode_text(model, everyday_texts()).float().cpu().numpy()
-
-    return encoded
 
 
 def _resolved(job: Job) -> Job:

@@ -183,7 +183,7 @@ def _newest(archive: Archive, space: str) -> VectorIndex | None:
     return None
 
 
-def open_current(archive: Archive, space: str, width: int) -> VectorIndex:
+def open_current(archive: Archive, space: str, width: int, *, rules: Rules | None = None) -> VectorIndex:
     """The index of the videos committed now; built from segments of the last one if there is none to be read."""
     version = archive.version("videos")
     folder = archive.index_folder(space) / str(version)
@@ -191,7 +191,7 @@ def open_current(archive: Archive, space: str, width: int) -> VectorIndex:
         # Cut short by a full disk or a power cut; of an earlier version of this package; or replaced in this instant.
         with suppress(*UNREADABLE):
             return index_files.read(folder)
-    return build(archive, space, width, anew=False)
+    return build(archive, space, width, rules=rules, anew=False)
 
 
 class Searchable(Protocol):

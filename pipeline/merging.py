@@ -20,7 +20,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline import delta_log, indexes, keys, lease, parts, room, runs, stores
+from pipeline import delta_log, indexes, keys, lease, parts, recall_texts, room, runs, stores
 from pipeline.archive import SHOWN, Archive
 from pipeline.index_plan import Rules
 from pipeline.keys import Keys
@@ -262,8 +262,6 @@ def _written(archive: Archive, space: str, batches: Iterable[pa.RecordBatch]) ->
 
 def _index(archive: Archive, run: runs.Run) -> None:
     """Brings the vector index up to what is committed."""
-    from pipeline.flows import recall_texts
-
-    texts = recall_texts(IndexSettings.stored(run["settings"]["index"]))
+    texts = recall_texts.by_settings(IndexSettings.stored(run["settings"]["index"]))
     width = run["settings"]["space"]["model"]["embed_dim"]
     indexes.ensure(archive, run["space"], width, rules=Rules(texts=texts))

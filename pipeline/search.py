@@ -20,8 +20,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline import contexts, indexes, moments, queries
+from pipeline import contexts, indexes, moments, queries, recall_texts
 from pipeline.index_files import VectorIndex
+from pipeline.index_plan import Rules
 from pipeline.moments import Grouping, Moment
 from pipeline.places import ClipReader
 from pipeline.queries import Prepared, Query
@@ -92,7 +93,8 @@ class Corpus:
 
 def corpus(opened: OpenSpace) -> Corpus:
     """What can be found now."""
-    index = indexes.open_current(opened.archive, opened.space, opened.model.config.embed_dim)
+    rules = Rules(texts=recall_texts.by_model(opened.model))
+    index = indexes.open_current(opened.archive, opened.space, opened.model.config.embed_dim, rules=rules)
     return Corpus(index, opened.archive.clip_reader(opened.space, index.places))
 
 

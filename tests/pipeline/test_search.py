@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline import filters
+from pipeline import filters, indexes, stores
 from pipeline import search as search_module
 from pipeline.archive import Archive
 from pipeline.contexts import unpack
+from pipeline.index_plan import Rules
 from pipeline.indexes import build
 from pipeline.moments import Grouping
 from pipeline.queries import Known, Phrase, Query, of_text
@@ -25,6 +26,7 @@ from tests.models import WORDED, random_state, save_safetensors
 from tests.pipeline.conftest import CLIPS, VIDEOS, run_row
 from tests.pipeline.factories import NOON, commit, embedded, unit_of, video_row
 from xclip_core import encode_text, encode_text_raw, encode_video_with_context
+from xclip_core.captions import everyday_texts
 
 QUERIES = ["a red square moves to the left", "snow", "Ein Hund läuft!"]
 COLUMNS = ["clip_id", "video_id", "start_s", "end_s", "embedding", "context"]
@@ -412,3 +414,19 @@ def test_hits_are_put_together_by_video_in_the_order_of_the_best(stock: Callable
     assert [group[0].rank for group in groups] == sorted(group[0].rank for group in groups)
     assert all(len({hit.video_id for hit in group}) == 1 for group in groups)
     assert len(groups) == VIDEOS
+
+
+def test_an_index_that_a_search_must_build_is_measured_with_texts_of_its_model(
+    own_stock: OpenSpace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def watched(*given: object, rules: Rules, **more: object) -> object:
+        asked.append(rules)
+        return build(*given, rules=rules, **more)
+
+    stores.remove_tree(own_stock.archive.folder / "indexes")
+    monkeypatch.setattr(indexes, "build", watched)
+    assert search(own_stock, QUERIES[0]).hits
+    (rules,) = asked
+    np.testing.assert_array_equal(rules.texts(), encode_text(own_stock.model, everyday_texts()).numpy())
