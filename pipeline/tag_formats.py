@@ -128,28 +128,32 @@ def kinetics(videos: Videos, file: Path, _: Parents) -> None:
 
 
 def coco(videos: Videos, file: Path, parents: Parents) -> None:
-    """`videos`, `categories` and `annotations` by number; times in seconds, for frames are not counted here."""
+    """`videos`, `categories` and `annotations` by number; times in seconds, for frames are not counted here.
+
+    Each video stands among `images` too, by the same number: COCO's own library looks annotations up by `image_id`.
+    """
     categories: dict[str, int] = {}
     count = 0
-    with file.open("w", encoding="utf-8") as stream, tempfile.TemporaryFile("w+", encoding="utf-8") as later:
+    with file.open("w", encoding="utf-8") as stream, _later() as images, _later() as annotations:
         stream.write(f'{{"info": {{"description": "tags of an archive", "version": {_json(GENERATOR)}}}, "videos": [')
         for number, video in enumerate(videos):
-            entry = {
-                "id": number + 1,
-                "name": video.video_id,
-                "file_name": video.uri,
-                "width": video.width,
-                "height": video.height,
-                "duration": video.duration_s,
-            }
-            stream.write(_comma(number) + _json(entry))
+            shown = {"id": number + 1, "file_name": video.uri, "width": video.width, "height": video.height}
+            images.write(_comma(number) + _json(shown))
+            stream.write(_comma(number) + _json({**shown, "name": video.video_id, "duration": video.duration_s}))
             for found in _annotations(video, number + 1, categories):
-                later.write(_comma(count) + _json({"id": count + 1, **found}))
+                annotations.write(_comma(count) + _json({"id": count + 1, **found}))
                 count += 1
+        stream.write('\n], "images": [')
+        _copy(images, stream)
         stream.write('\n], "annotations": [')
-        _copy(later, stream)
+        _copy(annotations, stream)
         named = [{"id": at, "name": name, "supercategory": parents.get(name, "")} for name, at in categories.items()]
         stream.write(f'\n], "categories": {_json(named)}}}\n')
+
+
+def _later() -> IO[str]:
+    """A file without a name, for what comes later in another."""
+    return tempfile.TemporaryFile("w+", encoding="utf-8")
 
 
 def _annotations(video: TaggedVideo, number: int, categories: dict[str, int]) -> Iterator[dict[str, Any]]:
@@ -159,6 +163,7 @@ def _annotations(video: TaggedVideo, number: int, categories: dict[str, int]) ->
         for segment in line.segments:
             yield {
                 "video_id": number,
+                "image_id": number,
                 "category_id": category,
                 "start_time": segment.start_s,
                 "end_time": segment.end_s,

@@ -121,6 +121,18 @@ def test_coco_numbers_everything_and_scores_only_what_is_calibrated(basis: str, 
     assert ("uncalibrated_probability" in found["annotations"][0]) == (basis != CALIBRATED)
 
 
+def test_cocos_own_library_reads_it(tmp_path: Path) -> None:
+    tools = pytest.importorskip("pycocotools.coco", reason="pycocotools is not installed")
+    videos = [video([{"run": 0.8}, {"jump": 0.6}]), video([{"jump": 0.7}, {NONE: 0.9}], number=2)]
+    tag_formats.coco(videos, file := tmp_path / "a.json", {})
+    found = tools.COCO(str(file))
+    (jump,) = found.getCatIds(catNms=["jump"])
+    assert found.getImgIds(catIds=[jump]) == [1, 2]
+    assert [image["file_name"] for image in found.loadImgs([1, 2])] == [each.uri for each in videos]
+    spans = [(each["start_time"], each["end_time"]) for each in found.loadAnns(found.getAnnIds(imgIds=[1]))]
+    assert spans == [(0, 10), (10, 20)]
+
+
 @pytest.mark.parametrize("basis", [SOFTMAX, CALIBRATED])
 def test_fiftyone_has_detections_by_time_and_confidence_only_where_it_is_one(basis: str, tmp_path: Path) -> None:
     videos = [video([{HOSTILE: 0.8}, {"jump": 0.6}], basis=basis), video([{NONE: 0.9}], basis=basis, number=2)]
