@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from hypothesis import settings
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # read when Triton is imported: without a GPU its kernels run as Python
 
+from pipeline import logs
 from tests import stores
 from tests.models import WORDED, random_state, save_safetensors
 from xclip_core import XClip, load
@@ -28,6 +31,20 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     """`gpu` tests skip themselves where there is no CUDA device, unless FOOTAGE_REQUIRE_GPU says that is a failure."""
     if item.get_closest_marker("gpu") and not torch.cuda.is_available() and not os.environ.get("FOOTAGE_REQUIRE_GPU"):
         pytest.skip("needs a CUDA device")
+
+
+@pytest.fixture(autouse=True)
+def logs_as_before() -> Iterator[None]:
+    """What a command decides of the log is its own process's, and here undone: tests of commands share one."""
+    root, ours = logging.getLogger(), logging.getLogger(logs.ROOT)
+    before = root.level, ours.level, sys.excepthook
+    yield
+    for handler in [each for each in root.handlers if isinstance(each, logs.Stderr)]:
+        root.removeHandler(handler)
+    root.setLevel(before[0])
+    ours.setLevel(before[1])
+    sys.excepthook = before[2]
+    logging.captureWarnings(capture=False)
 
 
 @pytest.fixture(scope="session")
