@@ -16,6 +16,7 @@ import typer
 
 from jobs import console
 from jobs.arguments import ArchivePlace
+from pipeline.interrupts import Stopped
 from schemas.errors import InputError
 
 if TYPE_CHECKING:
@@ -75,7 +76,10 @@ def serve(
             server_header=False,
             timeout_keep_alive=30,
         )
-        uvicorn.Server(config).run(sockets=[listener])
+        try:
+            uvicorn.Server(config).run(sockets=[listener])
+        except Stopped as stop:
+            raise Stopped(stop.signum, "the server has ended") from None
 
 
 @dataclass(frozen=True, slots=True)

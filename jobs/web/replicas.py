@@ -106,7 +106,8 @@ def running(build: Build, *, replicas: int, batch: int, on_gpu: bool) -> Iterato
     `on_gpu` lets them share the cluster's GPUs, if it has any. Raises EngineError when they cannot be started.
     """
     is_ours = not os.environ.get("RAY_ADDRESS")
-    gpus = engine.machines("ray").gpus if on_gpu else 0  # starts Ray
+    engine.start_ray()  # else Serve would, with a dashboard and words of its own
+    gpus = engine.machines("ray").gpus if on_gpu else 0
     name = f"footage-{os.getpid()}"  # a cluster may have several servers
     options = {"num_cpus": 0, "num_gpus": min(1.0, gpus / replicas)}
     threads = max(1, (os.cpu_count() or 1) // replicas)

@@ -97,6 +97,7 @@ def served(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ser
                     break
             assert said, "the server did not start"
             assert match, "".join(said)
+            assert len(said) == 1, f"Ray has said something: {said}"
             there = Served(match.group(1), process, mark, folder, folder / "archive")
             yield there
         finally:
