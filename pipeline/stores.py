@@ -36,6 +36,8 @@ OPTIONS = {"use_listings_cache": False}
 # What the stores call the time when an object was written.
 TIMES = ("mtime", "LastModified", "last_modified", "updated")
 
+LISTINGS = 5  # of a folder that changes while it is listed
+
 
 class Unreached(OSError):
     """A store could not be asked, or broke off: nothing is known of what was asked for."""
@@ -183,13 +185,21 @@ def arrow(place: AnyPath) -> tuple[fs.FileSystem, str]:
         return fs.PyFileSystem(fs.FSSpecHandler(place.fs)), place.path
 
 
+def _listed(system: fs.FileSystem, selector: fs.FileSelector) -> list[fs.FileInfo]:
+    """What is in a folder. One that another process makes or removes while Arrow looks is an error to it: once more."""
+    for _ in range(LISTINGS - 1):
+        with suppress(FileNotFoundError):
+            return list(system.get_file_info(selector))
+    return list(system.get_file_info(selector))
+
+
 def sizes(folder: AnyPath, *, before_s: float = math.inf) -> dict[str, int]:
     """Bytes of every file below a folder, by its path in there; empty if there is no such folder.
 
     `before_s`, in seconds since 1970, leaves out what was written since, and what nobody knows the time of.
     """
     system, root = arrow(folder)
-    found = system.get_file_info(fs.FileSelector(root, recursive=True, allow_not_found=True))
+    found = _listed(system, fs.FileSelector(root, recursive=True, allow_not_found=True))
     files = (info for info in found if info.type == fs.FileType.File)
     if before_s < math.inf:
         files = (info for info in files if info.mtime_ns is not None and info.mtime_ns < before_s * 1e9)
@@ -199,7 +209,7 @@ def sizes(folder: AnyPath, *, before_s: float = math.inf) -> dict[str, int]:
 def folders(folder: AnyPath) -> list[str]:
     """The names of the folders in a folder, sorted; empty if there is no such folder."""
     system, root = arrow(folder)
-    found = system.get_file_info(fs.FileSelector(root, allow_not_found=True))
+    found = _listed(system, fs.FileSelector(root, allow_not_found=True))
     return sorted(info.base_name for info in found if info.type == fs.FileType.Directory)
 
 

@@ -33,17 +33,28 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         pytest.skip("needs a CUDA device")
 
 
+LEVELS = {name: logging.getLogger(name).level for name in (None, logs.ROOT)}
+EXCEPTHOOK = sys.excepthook
+
+
 @pytest.fixture(autouse=True)
 def logs_as_before() -> Iterator[None]:
-    """What a command decides of the log is its own process's, and here undone: tests of commands share one."""
-    root, ours = logging.getLogger(), logging.getLogger(logs.ROOT)
-    before = root.level, ours.level, sys.excepthook
+    """What a command decides of the log is its own process's, and undone here: tests of commands share one.
+
+    Also before a test: a fixture of a whole module may have run a command.
+    """
+    _forget_the_log()
     yield
+    _forget_the_log()
+
+
+def _forget_the_log() -> None:
+    root = logging.getLogger()
     for handler in [each for each in root.handlers if isinstance(each, logs.Stderr)]:
         root.removeHandler(handler)
-    root.setLevel(before[0])
-    ours.setLevel(before[1])
-    sys.excepthook = before[2]
+    for name, level in LEVELS.items():
+        logging.getLogger(name).setLevel(level)
+    sys.excepthook = EXCEPTHOOK
     logging.captureWarnings(capture=False)
 
 

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+from pyarrow import fs
 
 from pipeline import demux, sources, stores
 from pipeline.settings import Sampling
@@ -176,3 +177,30 @@ def test_folders_sizes_and_trees(bucket: str, tmp_path: Path) -> None:
         stores.remove_tree(place / "none")
         with stores.local_copy(place / "c") as copy:
             assert copy.read_bytes() == b"333"
+
+
+class Changing:
+    """A file system whose folder is made by somebody else while it is listed, so often."""
+
+    def __init__(self, times: int) -> None:
+        self.times = times
+
+    def get_file_info(self, selector: fs.FileSelector) -> list[fs.FileInfo]:
+        self.times -= 1
+        if self.times >= 0:
+            raise FileNotFoundError(2, "Cannot list directory", selector.base_dir)
+        return fs.LocalFileSystem().get_file_info(selector)
+
+
+def test_a_folder_that_changes_while_it_is_listed_is_listed_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "x").write_bytes(b"1")
+    for times in (1, stores.LISTINGS - 1):
+        changing = Changing(times)
+        monkeypatch.setattr(stores, "arrow", lambda place, changing=changing: (changing, str(place)))
+        assert stores.sizes(tmp_path) == {"a/x": 1}
+    monkeypatch.setattr(stores, "arrow", lambda place: (Changing(stores.LISTINGS), str(place)))
+    with pytest.raises(FileNotFoundError):
+        stores.folders(tmp_path)
