@@ -84,8 +84,7 @@ def caution(notes: Iterable[str]) -> None:
 
 def print_json(value: Any) -> None:
     """One JSON object on stdout; dataclasses become objects."""
-    content = asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
-    sys.stdout.write(json.dumps(content, ensure_ascii=False, default=_plain) + "\n")
+    sys.stdout.write(json.dumps(value, ensure_ascii=False, default=_plain) + "\n")
 
 
 def _plain(value: Any) -> Any:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import tempfile
 import time
-import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -181,7 +180,7 @@ def _job(
     if settings.decoder == "cuda":  # before anything is done, though it takes torch to know
         decoders.check(settings.decoder, device_of(settings))
     model = runs.remember(archive, settings) or _loaded(settings)
-    run_id = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:6]}"
+    run_id = runs.new_id()
     return Job(
         archive=archive,
         settings=model.settings,

@@ -82,7 +82,7 @@ def merge(
     _check_spaces(target, opened, last)
     Archive.create(folder)
     watch = watch or (lambda _: None)
-    run_id = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:6]}"
+    run_id = runs.new_id()
     waiting = partial(_show_waiting, watch, wait_s)
     with (
         lease.held(target.folder, run_id, wait_s=wait_s, watch=waiting) as held,

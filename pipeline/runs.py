@@ -5,8 +5,10 @@ No model is loaded and torch is not imported here, so that a run which finds not
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,11 @@ Run = dict[str, Any]
 # Settings that decide how a run works and no space; and the model's name, which is looked at by itself.
 ALIKE = ("engine", "device", "precision", "decoder", "context", "model", "decode_resource", "embed_resource")
 ROWS_AT_ONCE = 10_000  # of videos that a new space does not account for; usually there are none
+
+
+def new_id() -> str:
+    """The id of a run that starts now; those of later runs come later in order."""
+    return f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:6]}"
 
 
 def serving_run(archive: Archive) -> Run:
