@@ -139,7 +139,23 @@ def open_binary(place: AnyPath, **options: Any) -> IO[bytes]:
         return _Reader(str(place), place.open("rb", **options))  # type: ignore[return-value]  # what readers use of one
 
 
-class _Reader:
+class Closing:
+    """What is read through a stream and closes it at the end."""
+
+    _stream: Any
+
+    def close(self) -> None:
+        """As of a file."""
+        self._stream.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class _Reader(Closing):
     """A file in a store, whose library's errors become OSError."""
 
     def __init__(self, url: str, stream: Any) -> None:
@@ -160,16 +176,6 @@ class _Reader:
     def tell(self) -> int:
         """As of a file."""
         return int(self._stream.tell())
-
-    def close(self) -> None:
-        """As of a file."""
-        self._stream.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
 
 # --- folders of an archive

@@ -14,10 +14,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
-from typing import IO, Any, Self
+from typing import IO, Any
 
 from pipeline import stores
-from pipeline.stores import AnyPath
+from pipeline.stores import AnyPath, Closing
 
 ENDING = ".tar"
 # Of what tarfile reads at a time: a header is 512 bytes, a long name some thousands. A hostile header says gigabytes.
@@ -126,7 +126,7 @@ def _why_no_tar(headers: _Headers, error: Exception) -> str:
 # --- reading
 
 
-class _Headers:
+class _Headers(Closing):
     """A tar as tarfile reads it: no more at a time than headers need."""
 
     def __init__(self, stream: Any) -> None:
@@ -148,12 +148,6 @@ class _Headers:
         """As of a file."""
         return int(self._stream.tell())
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stream.close()
-
 
 def _headers(tar: AnyPath) -> _Headers:
     """A tar opened for its headers."""
@@ -162,7 +156,7 @@ def _headers(tar: AnyPath) -> _Headers:
     return _Headers(stores.open_binary(tar, **NO_READ_AHEAD))
 
 
-class _Section:
+class _Section(Closing):
     """A member's bytes as a file of their own."""
 
     def __init__(self, stream: Any, member: Member) -> None:
@@ -188,16 +182,6 @@ class _Section:
     def tell(self) -> int:
         """As of a file."""
         return self._at
-
-    def close(self) -> None:
-        """As of a file."""
-        self._stream.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
 
 def open_member(tar: AnyPath, name: str) -> IO[bytes]:
