@@ -57,11 +57,6 @@ def codec_states() -> tuple[CodecState, ...]:
     return (*tried, *(CodecState(codec, "listed" if _is_listed(codec) else "missing") for codec in LOOKED_UP))
 
 
-def ffmpeg_versions() -> dict[str, str]:
-    """FFmpeg's libraries inside PyAV, by name."""
-    return {name: ".".join(map(str, version)) for name, version in av.library_versions.items()}
-
-
 def device_kinds() -> tuple[str, ...]:
     """The kinds of devices that this build of FFmpeg can decode on, whether there are any or not."""
     from av.codec import hwaccel

@@ -70,9 +70,9 @@ def _libraries() -> Check:
 
 
 def _ffmpeg() -> Check:
-    from pipeline import codecs
+    from pipeline import decode
 
-    found = codecs.ffmpeg_versions()
+    found = decode.library_versions()
     return Check("FFmpeg", "ok", f"libavcodec {found['libavcodec']}, libavformat {found['libavformat']}", "inside PyAV")
 
 
