@@ -21,12 +21,13 @@ from torch.nn import functional as F
 
 from pipeline import decode, demux, plan, sources
 from pipeline.settings import IndexSettings, Sampling
-from schemas.errors import VideoError
+from schemas.errors import ModelError, VideoError
 from schemas.records import HashedFile, Unit
 from xclip_core import Encoder, encode_video, load_encoder
 from xclip_core.fast import fast_video
 from xclip_core.geometry import crop_offset, resized_shape, squeezed
 from xclip_core.preprocess import resize_and_crop
+from xclip_core.quantised import byte_video
 
 Picture = NDArray[np.uint8]
 Scale = Callable[[av.VideoFrame, int], Picture]
@@ -128,9 +129,21 @@ def nearest(vectors_NE: NDArray[np.float32], videos_N: NDArray[np.int64]) -> NDA
     return np.argsort(-scores_NN, axis=1, kind="stable")[:, :NEAREST]
 
 
+def coarser(name: str) -> dict[str, Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]]:
+    """Encoders of a model that are quicker than float32, where this machine has what they need."""
+    found: dict[str, Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]] = {
+        "bfloat16": fast_video(load_encoder(name), torch.bfloat16)
+    }
+    try:
+        found["int8"] = byte_video(load_encoder(name), torch.bfloat16)
+    except ModelError as error:
+        print(f"int8 left out: {error}")
+    return found
+
+
 def main(folder: Path, name: str) -> None:
     """Prints the table."""
-    model, encoder = load_encoder(name), fast_video(load_encoder(name), torch.bfloat16)
+    model, encoders = load_encoder(name), coarser(name)
     made: dict[str, list[NDArray[np.float32]]] = {}
     owners: list[int] = []
     for number, (_, found) in enumerate(clips(folder, model.config.image_size)):
@@ -138,8 +151,9 @@ def main(folder: Path, name: str) -> None:
         for way, frames in found.items():
             made.setdefault(way, []).append(vectors(model, frames))
         for way in ("reference", "product, default tolerance of the embedded model"):
-            short = F.normalize(encoder(torch.from_numpy(found[way]))[0], dim=-1).numpy()
-            made.setdefault(f"{way}, bfloat16", []).append(short)
+            for precision, encoder in encoders.items():
+                short = F.normalize(encoder(torch.from_numpy(found[way]))[0], dim=-1).numpy()
+                made.setdefault(f"{way}, {precision}", []).append(short)
     whole = {way: np.concatenate(parts) for way, parts in made.items()}
     videos_N = np.array(owners)
     order = nearest(whole["reference"], videos_N)

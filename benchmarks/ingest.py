@@ -15,7 +15,8 @@ first file that is read to the last commit, and the difference is 2N copies with
 start, a model that is loaded. (One run would not tell: while the model loads, decoding runs ahead.) A difference of few
 copies is off by what two starts differ: a second or two, over 2N. The start, to the first commit, is reported apart.
 `local` is the same with the plain loop, 1 copy and 3. `ray exact` is the package with `--tolerance 0`, which takes the
-very frames that the recipes take; else a frame may be a quarter of the time between two samples off. CPU time is of all
+very frames that the recipes take; else a frame may be a quarter of the time between two samples off. `ray int8` is
+it with `--precision int8`, where the CPU multiplies bytes. CPU time is of all
 threads and processes of each way. On a busy machine it says more than time on the wall, but not all: torch's threads
 wait for one another by spinning, so the recipes' grows with the neighbours' load. The floor is that of `floor.py`, same
 round. Results are appended to build/bench/ingest.jsonl.
@@ -52,12 +53,22 @@ from benchmarks.encode import random_model  # noqa: E402
 from benchmarks.floor import CONFIG, moments  # noqa: E402
 from benchmarks.footage_made import Kind  # noqa: E402
 from benchmarks.recipes import RECIPES, Peer  # noqa: E402
+from schemas.errors import ModelError  # noqa: E402
+from xclip_core.quantised import check_bytes  # noqa: E402
 from xclip_core.weights import official_name  # noqa: E402
 
 ROWS = (
     "h264:720:250,h264:720:50,h264:720:12,h264:360:250,h264:1080:250,hevc:720:250,vp9:720:250,av1:720:250,mjpeg:720:1"
 )
 CHECKPOINT = Path("build/bench/random-b32.safetensors")
+Pile = tuple[int, Path]  # so many copies in a folder
+Options = tuple[str, str, str]  # engine, tolerance, precision
+OURS: dict[str, Options] = {
+    "ray": ("ray", "default", "auto"),
+    "ray exact": ("ray", "0", "auto"),
+    "ray int8": ("ray", "default", "int8"),
+    "local": ("local", "default", "auto"),
+}
 TAILS = {  # bytes that may end a file of a kind and mean nothing, with a number in them
     ".mp4": lambda number: b"\0\0\0\x0cfree" + number.to_bytes(4, "big"),
     ".mkv": lambda number: b"\xec\x84" + number.to_bytes(4, "big"),
@@ -81,7 +92,7 @@ class Row:
 # --- this package
 
 
-def index_here(engine: str, tolerance: str, checkpoint: str, videos: str, archive: str) -> None:
+def index_here(videos: str, archive: str, engine: str, tolerance: str, precision: str) -> None:
     """Indexes a folder and prints its report, when it began to read and when it committed, in its own process."""
     from pipeline import flows
     from pipeline.progress import Progress
@@ -94,7 +105,8 @@ def index_here(engine: str, tolerance: str, checkpoint: str, videos: str, archiv
             moments_s.append((time.perf_counter() - began, family.cpu_s()))
 
     tolerance_s = None if tolerance == "default" else float(tolerance)
-    settings = IndexSettings(model=checkpoint, engine=engine, tolerance_s=tolerance_s)  # type: ignore[arg-type]
+    how: dict[str, Any] = {"engine": engine, "tolerance_s": tolerance_s, "precision": precision}
+    settings = IndexSettings(model=str(CHECKPOINT), **how)
     report = flows.index(videos, archive, settings, watch=watch)
     if report.failures:
         raise SystemExit(f"not indexed: {report.failures}")
@@ -114,19 +126,19 @@ def copies(files: Sequence[Path], count: int, folder: Path) -> Path:
     return folder
 
 
-def steady(engine: str, tolerance: str, few: tuple[int, Path], many: tuple[int, Path], archive: Path) -> dict[str, Any]:
+def steady(options: Options, few: Pile, many: Pile, archive: Path) -> dict[str, Any]:
     """One copy's share of what lies between runs over so many copies and over more, and the time to a first commit."""
-    small, large = (_index(engine, tolerance, videos, archive) for _, videos in (few, many))
+    small, large = (_index(options, videos, archive) for _, videos in (few, many))
     between = many[0] - few[0]
     names = ("seconds", "cpu_s", "decode_s", "embed_s", "clips")
     share = {name: (large[name] - small[name]) / between for name in names}
     return {**share, "clips": round(share["clips"]), "start_s": small["start_s"], "encoders": large["encoders"]}
 
 
-def _index(engine: str, tolerance: str, videos: Path, archive: Path) -> dict[str, Any]:
+def _index(options: Options, videos: Path, archive: Path) -> dict[str, Any]:
     """One run in a fresh process: its report, seconds and CPU seconds from the first file read to the last commit."""
     shutil.rmtree(archive, ignore_errors=True)
-    said = child("benchmarks.ingest", "--index-here", engine, tolerance, str(CHECKPOINT), str(videos), str(archive))
+    said = child("benchmarks.ingest", "--index-here", str(videos), str(archive), *options)
     first, committed, last = said["moments_s"][0], said["moments_s"][1], said["moments_s"][-1]
     return {**said, "seconds": last[0] - first[0], "cpu_s": last[1] - first[1], "start_s": committed[0]}
 
@@ -181,9 +193,9 @@ def measure(row: Row, recipes: dict[str, Peer], given: argparse.Namespace) -> di
         }
         for way in ways.values():
             way()  # the first time, libraries lay their plans
-        ways["ray"] = partial(steady, "ray", "default", piles[few], piles[3 * few], folder / "archive")
-        ways["ray exact"] = partial(steady, "ray", "0", piles[few], piles[3 * few], folder / "archive")
-        ways["local"] = partial(steady, "local", "default", piles[1], piles[3], folder / "archive")
+        for way, options in ours().items():
+            pair = (1, 3) if way == "local" else (few, 3 * few)
+            ways[way] = partial(steady, options, *(piles[count] for count in pair), folder / "archive")
         ways["floor"] = partial(_floor, row.files)
         told = {name: partial(_told, row, name, way) for name, way in ways.items() if name not in given.without}
         taken = harness.alternate(told, given.rounds)
@@ -191,6 +203,16 @@ def measure(row: Row, recipes: dict[str, Peer], given: argparse.Namespace) -> di
     if len(set(clips.values())) > 1:
         raise SystemExit(f"{row.name}: not the same work: {clips} clips")
     return taken
+
+
+def ours() -> dict[str, Options]:
+    """This package's ways, without that in bytes where the CPU gains nothing by it."""
+    try:
+        check_bytes()
+    except ModelError as error:
+        print(f"ray int8: left out: {error}", file=sys.stderr)
+        return {way: options for way, options in OURS.items() if "int8" not in options}
+    return OURS
 
 
 def _told(row: Row, name: str, way: Callable[[], dict[str, Any]]) -> dict[str, Any]:
@@ -219,6 +241,9 @@ def summary(row: Row, taken: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
         times = {name: [result[figure] for result in results] for name, results in taken.items()}
         said[figure] = {name: statistics.median(values) for name, values in times.items()}
         said[f"{figure}_ratios"] = {name: harness.ratio(values, times["ray"]) for name, values in times.items()}
+    if "ray int8" in taken:
+        times = {name: [result["seconds"] for result in results] for name, results in taken.items()}
+        said["int8_ratios"] = {name: harness.ratio(values, times["ray int8"]) for name, values in times.items()}
     for figure in ("clips", "decode_s", "embed_s", "start_s"):
         said[figure] = statistics.median(result[figure] for result in taken["ray"])
     return said
@@ -227,11 +252,13 @@ def summary(row: Row, taken: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
 # --- the table
 
 HEADER = (
-    *("footage", "Mbit/s", "clips", "copied s", "strong s", "ray s", "ray exact s", "local s", "floor s"),
+    *("footage", "Mbit/s", "clips", "copied s", "strong s", "ray s", "ray exact s", "ray int8 s", "local s", "floor s"),
     *(
         "copied / ray",
         "strong / ray",
         "floor / ray",
+        "copied / int8",
+        "strong / int8",
         "CPU: copied s",
         "strong s",
         "ray s",
@@ -246,14 +273,16 @@ def cells(said: dict[str, Any]) -> list[str]:
     """A line of the table."""
 
     def figures(what: str, *names: str) -> list[str]:
-        return [f"{said[what][name]:.2f}" if name in said[what] else harness.MISSING for name in names]
+        found = said.get(what, {})
+        return [f"{found[name]:.2f}" if name in found else harness.MISSING for name in names]
 
     return [
         said["row"],
         f"{said['size_bytes'] * 8e-6 / said['footage_s']:.1f}",
         str(said["clips"]),
-        *figures("seconds", *RECIPES, "ray", "ray exact", "local", "floor"),
+        *figures("seconds", *RECIPES, *OURS, "floor"),
         *figures("seconds_ratios", *RECIPES, "floor"),
+        *figures("int8_ratios", *RECIPES),
         *figures("cpu_s", *RECIPES, "ray"),
         *figures("cpu_s_ratios", *RECIPES),
         *(f"{said[name]:.2f}" for name in ("decode_s", "embed_s", "start_s")),

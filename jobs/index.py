@@ -43,8 +43,10 @@ Segment = Annotated[
     typer.Option(help="Windows of one length, or windows that follow the shots and are at most as long."),
 ]
 Precision = Annotated[
-    Literal["auto", "float32", "bfloat16"],
-    typer.Option(help="What frames are encoded in; bfloat16 where that is faster, unless given."),
+    Literal["auto", "float32", "bfloat16", "int8"],
+    typer.Option(
+        help="What frames are encoded in; bfloat16 where that is faster, unless given. int8: CPUs only, coarser."
+    ),
 ]
 Decoder = Annotated[
     Literal["auto", "cpu", "cuda"],

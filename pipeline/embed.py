@@ -24,15 +24,19 @@ from torch import Tensor
 
 from pipeline.contexts import PACKERS
 from pipeline.cuda_passes import OnCuda, Vectors
-from pipeline.settings import ContextCode, Precision
+from pipeline.settings import ContextCode, FramePrecision
+from schemas.errors import InputError
 from schemas.records import DecodedUnit, EmbeddedUnit
 from xclip_core import load_encoder
 from xclip_core.fast import fast_video, faster_dtype
+from xclip_core.quantised import ByteVideo, byte_video, check_bytes
 
 CLIPS_PER_PASS = 16  # at most, in bfloat16 on a CPU
 
-# Clips that wait for one another until a call of the stage begins: several for each thread, or a few passes of a GPU.
-CLIPS_PER_THREAD = 4
+# Clips that wait for one another until a call of the stage begins: many for each thread, since one of them has a clip
+# more to do than the others while those wait; or a few passes of a GPU.
+CLIPS_PER_THREAD = 16
+MOST_CLIPS_PER_CALL = 128  # 154 MB of frames of 224 pixels
 CLIPS_PER_CUDA_CALL = 256
 
 
@@ -41,9 +45,24 @@ def device_named(name: str) -> str:
     return ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
 
 
+def check_precision(precision: FramePrecision, device: str, *, is_here: bool = True) -> None:
+    """Raises InputError where int8 is asked of a GPU, and ModelError where it is of a CPU that cannot do it.
+
+    `is_here`: whether this machine is the one that embeds.
+    """
+    if precision != "int8":
+        return
+    if device.startswith("cuda"):
+        raise InputError("--precision int8 is for CPUs, and a GPU embeds here; expected auto, bfloat16 or float32")
+    if is_here:
+        check_bytes()
+
+
 def clips_per_call(device: str, threads: int) -> int:
     """About how many clips a call of the stage should get."""
-    return CLIPS_PER_CUDA_CALL if device.startswith("cuda") else max(CLIPS_PER_PASS, CLIPS_PER_THREAD * threads)
+    if device.startswith("cuda"):
+        return CLIPS_PER_CUDA_CALL
+    return max(4 * threads, min(CLIPS_PER_THREAD * threads, MOST_CLIPS_PER_CALL))
 
 
 @dataclass(frozen=True)
@@ -55,19 +74,19 @@ class Embed:
     device: str = "cpu"
     frames: int | None = None
     image_size: int | None = None
-    precision: Precision = "auto"
+    precision: FramePrecision = "auto"
     threads: int = 1  # of a CPU
 
     @cached_property
     def dtype(self) -> torch.dtype:
-        """What the frames are encoded in."""
-        return faster_dtype(self.device) if self.precision == "auto" else getattr(torch, self.precision)
+        """What the frames are encoded in; with int8, what lies between the products."""
+        return faster_dtype(self.device) if self.precision in {"auto", "int8"} else getattr(torch, self.precision)
 
     @cached_property
     def encode(self) -> Callable[[Tensor], Iterator[Vectors]]:
         """Frames N x T x S x S x 3 to the vectors of passes, in order; the model is loaded on first use."""
         model = load_encoder(self.model_source, frames=self.frames, image_size=self.image_size, device=self.device)
-        encoder = fast_video(model, self.dtype)
+        encoder = (byte_video if self.precision == "int8" else fast_video)(model, self.dtype)
         if self.device.startswith("cuda"):
             return OnCuda(encoder, self.device)
         return OnCpu(encoder, self.threads, CLIPS_PER_PASS if self.dtype == torch.bfloat16 else 1)
@@ -80,6 +99,8 @@ class Embed:
         embedding_NE, contexts = self._forward(frames_NTHWC)
         per_clip_s = (time.perf_counter() - began) / len(frames_NTHWC)
         edges = pairwise(accumulate((len(unit.windows) for unit in units), initial=0))
+        dtype = "int8" if self.precision == "int8" else str(self.dtype).removeprefix("torch.")
+        encoder = f"{dtype} on {self.device}, {self.encode}"
         return [
             EmbeddedUnit(
                 unit=unit.unit,
@@ -91,7 +112,7 @@ class Embed:
                 decode_s=unit.decode_s,
                 embed_s=per_clip_s * (last - first),
                 fallback=unit.fallback,
-                encoder=f"{str(self.dtype).removeprefix('torch.')} on {self.device}, {self.encode}",
+                encoder=encoder,
             )
             for unit, (first, last) in zip(units, edges, strict=True)
         ]
@@ -115,6 +136,8 @@ class OnCpu:
         self._pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
 
     def __str__(self) -> str:
+        if isinstance(self.encoder, ByteVideo) and self.encoder.closeness is not None:
+            return f"{self.threads} threads, median cosine of the first clips {self.encoder.closeness:.4f}"
         return f"{self.threads} threads"
 
     def __call__(self, frames_NTHWC: Tensor) -> Iterator[Vectors]:

@@ -21,6 +21,7 @@ from pipeline import (
     deadletter,
     decoders,
     delta_log,
+    engine,
     explaining,
     index_plan,
     indexes,
@@ -179,6 +180,10 @@ def _job(
     """What a run is to do and how, before it is looked up what there is to do."""
     if settings.decoder == "cuda":  # before anything is done, though it takes torch to know
         decoders.check(settings.decoder, device_of(settings))
+    if settings.precision == "int8":
+        from pipeline.embed import check_precision
+
+        check_precision(settings.precision, device_of(settings), is_here=not engine.is_cluster())
     model = runs.remember(archive, settings) or _loaded(settings)
     run_id = runs.new_id()
     return Job(

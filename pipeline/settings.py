@@ -24,6 +24,8 @@ Decoder = Literal["auto", "cpu", "cuda"]
 # What frames are encoded in; auto: bfloat16 where it is faster. No part of a space: vectors differ by less than a
 # hundredth of what tells two clips apart.
 Precision = Literal["auto", "float32", "bfloat16"]
+# The same for indexing, where int8 may be asked for: faster on CPUs, and by how much vectors differ is up to the model.
+FramePrecision = Literal[Precision, "int8"]
 
 # Models that tell how things move from one frame to the next by little else than where they are in each: with frames a
 # quarter of a step off, the median clip's vector is at a cosine of 0.983 to the reference's, with this at 0.998, with
@@ -104,7 +106,7 @@ class IndexSettings:
     context: ContextCode = "int8"
     engine: EngineName = "ray"
     device: str = "cpu"
-    precision: Precision = "auto"
+    precision: FramePrecision = "auto"
     decoder: Decoder = "auto"
     # Custom resources of Ray's that the nodes offer which open videos, or which embed clips; None: any node.
     decode_resource: str | None = None

@@ -93,6 +93,18 @@ def packs(device: torch.device, dtype: torch.dtype) -> bool:
             return False
 
 
+class Patches(nn.Module):
+    """The product of the patches' pixels and what each outputs for them; GREY is nothing."""
+
+    def __init__(self, weight_DK: Tensor) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(weight_DK)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """(*any, K) in uint8 to (*any, D)."""
+        return F.linear(pixels.to(self.weight.dtype).sub_(GREY), self.weight)
+
+
 class FastAttention(nn.Module):
     """`blocks.Attention` of a sequence to itself, as one product in and one out."""
 
@@ -151,7 +163,7 @@ class FastFrames(nn.Module):
         weight_DPPC = own.conv1.weight.double().permute(0, 2, 3, 1) / std_C
         grey_D = -(weight_DPPC * (mean_C - GREY)).sum(dim=(1, 2, 3))  # what a patch of GREY gives
         places_LD = own.positional_embedding.double()
-        self.patch_weight = nn.Parameter(weight_DPPC.flatten(1).to(own.proj.dtype))
+        self.patches = Patches(weight_DPPC.flatten(1).to(own.proj.dtype))
         self.place_ND = nn.Parameter((places_LD[1:] + grey_D).to(own.proj.dtype))
         self.class_D = nn.Parameter((places_LD[0] + own.class_embedding.double()).to(own.proj.dtype))
         self.ln_pre, self.ln_post, self.proj = own.ln_pre, own.ln_post, own.proj
@@ -169,8 +181,7 @@ class FastFrames(nn.Module):
         B, T, S = frames_BTHWC.shape[:3]
         P, side = self.config.patch_size, S // self.config.patch_size
         grid = frames_BTHWC.view(B, T, side, P, side, 3 * P).transpose(3, 4)  # B x T x side x side x P x 3P
-        pixels_BTNK = grid.to(self.proj.dtype).reshape(B, T, side * side, 3 * P * P).sub_(GREY)
-        patch_BTND = F.linear(pixels_BTNK, self.patch_weight).add_(self.place_ND)
+        patch_BTND = self.patches(grid.reshape(B, T, side * side, 3 * P * P)).add_(self.place_ND)
         return torch.cat([self.class_D.expand(B, T, 1, -1), patch_BTND], dim=2)
 
 
@@ -181,18 +192,17 @@ class FastVideo(nn.Module):
         super().__init__()
         self.config = model.config
         self.visual = FastFrames(model.visual, model.config).to(dtype)
-        self._pack(dtype)
         del model.visual, model.text_encoder, model.prompts_generator
         self.rest = model.float()
 
-    def _pack(self, dtype: torch.dtype) -> None:
-        """Lays weights out for passes of a few clips, where that can be done."""
-        if not packs(self.visual.proj.device, dtype):
-            return
-        rows = TYPICAL_CLIPS * self.config.frames * (self.config.patches + 1)
-        for product in self.visual.modules():
-            if isinstance(product, Product):
-                product.pack(rows)
+    def packed(self) -> FastVideo:
+        """Itself, with its weights laid out for passes of a few clips, where that can be done."""
+        if packs(self.visual.proj.device, self.visual.proj.dtype):
+            rows = TYPICAL_CLIPS * self.config.frames * (self.config.patches + 1)
+            for product in self.visual.modules():
+                if isinstance(product, Product):
+                    product.pack(rows)
+        return self
 
     @torch.inference_mode()
     def forward(self, frames_BTHWC: Tensor) -> tuple[Tensor, Tensor]:
@@ -212,7 +222,7 @@ def fast_video(model: Encoder, dtype: torch.dtype) -> Callable[[Tensor], tuple[T
     """
     if isinstance(model, XClip):
         video = FastVideo(model, dtype)
-        return _fused(video) if dtype == torch.bfloat16 and model.device.type == "cuda" else video
+        return _fused(video) if dtype == torch.bfloat16 and model.device.type == "cuda" else video.packed()
     return lambda frames_BTHWC: encode_video_with_context(model, frames_BTHWC.to(model.device))
 
 

@@ -60,7 +60,7 @@ class FusedFrames(nn.Module):
         """Frames F x S x S x 3 to frame vectors F x E, tokens F x L x D, and a bias D that these still lack."""
         own = self.own
         pixels_FNK = kernels.cut(frames_FHWC, self.config.patch_size, GREY, own.proj.dtype)
-        x_FLD = kernels.begin(F.linear(pixels_FNK, own.patch_weight), own.place_ND, own.class_D, own.ln_pre)
+        x_FLD = kernels.begin(F.linear(pixels_FNK, own.patches.weight), own.place_ND, own.class_D, own.ln_pre)
         for block in self.blocks:
             block(x_FLD)
         return own.ln_post(x_FLD[:, 0] + self.last_bias) @ own.proj, x_FLD, self.last_bias

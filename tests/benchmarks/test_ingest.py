@@ -16,6 +16,7 @@ from benchmarks import footage_made, ingest
 from benchmarks.floor import floor_of, rate_of, units_of
 from benchmarks.footage_made import Kind
 from pipeline import sources
+from schemas.errors import ModelError
 
 ROOT = Path(__file__).parents[2]
 KIND = Kind("h264", 360, 12)
@@ -71,23 +72,40 @@ def test_a_peer_that_is_missing_is_said_to_be():
     taken = {
         "copied": [{"seconds": 6.0, "cpu_s": 9.0, "clips": 2}],
         "ray": [{"seconds": 3.0, "cpu_s": 4.5, "clips": 2, "decode_s": 1.0, "embed_s": 1.0, "start_s": 8.0}],
+        "ray int8": [{"seconds": 2.0, "cpu_s": 4.0, "clips": 2}],
         "local": [{"seconds": 4.0, "cpu_s": 4.0, "clips": 2}],
         "floor": [{"seconds": 1.5, "cpu_s": 3.0, "clips": 2}],
     }
     said = ingest.summary(ingest.Row("row", ()), taken) | {"footage_s": 20.0}
     line = dict(zip(range(len(ingest.HEADER)), ingest.cells(said), strict=True))
-    assert [line[number] for number in (3, 4, 5)] == ["6.00", "missing", "3.00"]
-    assert [line[number] for number in (6, 9, 10, 11)] == ["missing", "2.00", "missing", "0.50"]
+    assert [line[number] for number in (3, 4, 5, 6, 7)] == ["6.00", "missing", "3.00", "missing", "2.00"]
+    assert [line[number] for number in (10, 11, 12)] == ["2.00", "missing", "0.50"]
+    assert [line[number] for number in (13, 14)] == ["3.00", "missing"]
+
+
+def test_a_way_that_was_left_out_has_no_ratios():
+    ray = {"seconds": 3.0, "cpu_s": 4.5, "clips": 2, "decode_s": 1.0, "embed_s": 1.0, "start_s": 8.0}
+    said = ingest.summary(ingest.Row("row", ()), {"ray": [ray]}) | {"footage_s": 20.0}
+    assert ingest.cells(said)[13:15] == ["missing", "missing"]
+
+
+def test_bytes_are_left_out_where_the_cpu_gains_nothing(monkeypatch: pytest.MonkeyPatch, capsys):
+    def refuse() -> None:
+        raise ModelError("no VNNI")
+
+    monkeypatch.setattr(ingest, "check_bytes", refuse)
+    assert set(ingest.ours()) == {"ray", "ray exact", "local"}
+    assert "ray int8: left out: no VNNI" in capsys.readouterr().err
 
 
 def test_the_steady_state_is_what_lies_between_two_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
-    def run(_engine: str, _tolerance: str, videos: Path, _archive: Path):
+    def run(_options: ingest.Options, videos: Path, _archive: Path):
         count = int(videos.name)
         figures = {"seconds": 9 + 2.0 * count, "cpu_s": 12 + 3.0 * count, "decode_s": count, "embed_s": count}
         return figures | {"clips": 6 * count, "start_s": 20 + count, "encoders": []}
 
     monkeypatch.setattr(ingest, "_index", run)
-    said = ingest.steady("ray", "0", (2, Path("2")), (6, Path("6")), tmp_path)
+    said = ingest.steady(("ray", "0", "auto"), (2, Path("2")), (6, Path("6")), tmp_path)
     assert (said["seconds"], said["cpu_s"], said["clips"], said["start_s"]) == (2.0, 3.0, 6, 22)
 
 

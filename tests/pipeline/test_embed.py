@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +13,11 @@ import torch
 from pipeline import cuda_passes, embed
 from pipeline.contexts import unpack
 from pipeline.embed import Embed
-from schemas.errors import ShapeError
+from schemas.errors import InputError, ModelError, ShapeError
 from schemas.records import DecodedUnit
 from tests.models import WORDED, random_frames
 from tests.pipeline.factories import unit_of, video_row
-from xclip_core import XClip, encode_video_with_context
+from xclip_core import XClip, encode_video_with_context, quantised
 
 FLOAT16_STEP = 2.0**-11  # of numbers just below 1
 
@@ -79,6 +80,29 @@ def test_neighbours_pass_size_and_threads_change_no_bit(
 def test_a_unit_says_how_it_was_embedded(tiny_weights: Path, units: list[DecodedUnit]) -> None:
     (made,) = Embed(str(tiny_weights), "none", precision="bfloat16", threads=2)(units[:1])
     assert made.encoder == "bfloat16 on cpu, 2 threads"
+
+
+def test_bytes_say_how_near_they_came(tiny_weights: Path, units: list[DecodedUnit]) -> None:
+    try:
+        quantised.check_bytes()
+    except ModelError as error:
+        pytest.skip(str(error))
+    (made,) = Embed(str(tiny_weights), "none", precision="int8", threads=2)(units[:1])
+    assert re.fullmatch(r"int8 on cpu, 2 threads, median cosine of the first clips (0\.99\d\d|1\.0000)", made.encoder)
+
+
+def test_bytes_are_for_cpus_that_multiply_them(monkeypatch) -> None:
+    def refuse() -> None:
+        raise ModelError("not here")
+
+    monkeypatch.setattr(embed, "check_bytes", refuse)
+    embed.check_precision("auto", "cuda")
+    embed.check_precision("bfloat16", "cpu")
+    with pytest.raises(InputError, match="--precision int8 is for CPUs, and a GPU embeds here; expected auto"):
+        embed.check_precision("int8", "cuda", is_here=False)
+    embed.check_precision("int8", "cpu", is_here=False)
+    with pytest.raises(ModelError, match="not here"):
+        embed.check_precision("int8", "cpu")
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,7 @@ def test_in_float32_it_is_the_model(short_tokens, tiny_weights, expected, monkey
 
 
 def test_in_bfloat16_it_is_nearly_the_model(tiny_weights, expected) -> None:
-    video_BE, context_BNE = FastVideo(load(tiny_weights), torch.bfloat16)(FRAMES)
+    video_BE, context_BNE = FastVideo(load(tiny_weights), torch.bfloat16).packed()(FRAMES)
     assert video_BE.dtype == context_BNE.dtype == torch.float32
     assert cosines(video_BE, expected[0]).min() > 0.9995
     assert cosines(context_BNE, expected[1]).min() > 0.9995
@@ -43,22 +43,22 @@ def test_dark_and_bright_frames_keep_their_digits_in_bfloat16(tiny_weights) -> N
     # Frames of one grey level each: what the folded mean must take away is as large as it gets.
     frames = torch.stack([torch.full_like(FRAMES[0], level) for level in (0, 16, 127, 235, 255)])
     video_BE, _ = encode_video_with_context(load(tiny_weights), frames)
-    got_BE, _ = FastVideo(load(tiny_weights), torch.bfloat16)(frames)
+    got_BE, _ = FastVideo(load(tiny_weights), torch.bfloat16).packed()(frames)
     assert cosines(got_BE, video_BE).min() > 0.9995
 
 
 @pytest.mark.parametrize("order", [[0], [6], [6, 0], [1, 1, 1, 2, 0], [3, 0, 5, 4, 1, 2, 6]])
 def test_in_bfloat16_neighbours_change_no_bit_of_a_vector(order, tiny_weights) -> None:
-    encoder = FastVideo(load(tiny_weights), torch.bfloat16)
+    encoder = FastVideo(load(tiny_weights), torch.bfloat16).packed()
     together, apart = encoder(FRAMES), encoder(FRAMES[order])
     for one, other in zip(apart, together, strict=True):
         assert torch.equal(one, other[order])
 
 
 def test_weights_laid_out_beforehand_change_next_to_nothing(tiny_weights, monkeypatch) -> None:
-    usual = FastVideo(load(tiny_weights), torch.bfloat16)(FRAMES)
+    usual = FastVideo(load(tiny_weights), torch.bfloat16).packed()(FRAMES)
     monkeypatch.setattr(fast, "packs", lambda *_: False)
-    for one, other in zip(usual, FastVideo(load(tiny_weights), torch.bfloat16)(FRAMES), strict=True):
+    for one, other in zip(usual, FastVideo(load(tiny_weights), torch.bfloat16).packed()(FRAMES), strict=True):
         assert cosines(one, other).min() > 0.9995
 
 
@@ -68,7 +68,7 @@ def test_a_torch_that_cannot_lay_out_weights_does_without(error, tiny_weights, e
         raise error
 
     monkeypatch.setattr(fast.Product, "pack", pack)
-    video_BE, _ = FastVideo(load(tiny_weights), torch.bfloat16)(FRAMES)
+    video_BE, _ = FastVideo(load(tiny_weights), torch.bfloat16).packed()(FRAMES)
     assert cosines(video_BE, expected[0]).min() > 0.9995
 
 

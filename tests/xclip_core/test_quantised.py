@@ -1,0 +1,135 @@
+"""Frames multiplied in bytes: nearly the model, the same whoever shares the pass, and refused where it would not do."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.nn import functional as F
+
+from schemas.errors import ModelError, ShapeError
+from tests.models import WORDED, random_frames
+from xclip_core import encode_video_with_context, load, quantised
+from xclip_core.fast import Patches, Product
+from xclip_core.quantised import BytePatches, ByteProduct, byte_video, check_bytes
+
+FRAMES = random_frames(WORDED, clips=7)
+
+
+def _refusal() -> str | None:
+    try:
+        check_bytes()
+    except ModelError as error:
+        return str(error)
+    return None
+
+
+pytestmark = pytest.mark.skipif(_refusal() is not None, reason=f"{_refusal()}")
+
+
+@pytest.fixture(params=[torch.float32, torch.bfloat16], ids=str)
+def encoder(request, tiny_weights):
+    return byte_video(load(tiny_weights), request.param)
+
+
+def test_it_is_nearly_the_model(encoder, tiny_weights) -> None:
+    video_BE, context_BNE = encode_video_with_context(load(tiny_weights, dtype=torch.float64), FRAMES)
+    got_BE, got_BNE = encoder(FRAMES)
+    assert got_BE.dtype == got_BNE.dtype == torch.float32
+    assert F.cosine_similarity(got_BE, video_BE).min() > 0.999
+    assert F.cosine_similarity(got_BNE.flatten(1), context_BNE.flatten(1)).min() > 0.995
+    assert 0.999 < encoder.closeness < 1, "it says how near it came, and bytes were really used"
+
+
+@pytest.mark.parametrize("order", [[0], [6], [1, 1, 1, 2, 0], [3, 0, 5, 4, 1, 2, 6]])
+def test_neighbours_change_no_bit(order, tiny_weights) -> None:
+    encoder = byte_video(load(tiny_weights), torch.bfloat16)
+    together, apart = encoder(FRAMES), encoder(FRAMES[order])
+    for one, other in zip(apart, together, strict=True):
+        assert torch.equal(one, other[order])
+
+
+def test_which_clips_came_first_changes_no_bit(tiny_weights) -> None:
+    one, other = (byte_video(load(tiny_weights), torch.bfloat16) for _ in range(2))
+    one(FRAMES[:2])
+    assert torch.equal(one(FRAMES)[0], other(FRAMES)[0])
+
+
+def test_frames_of_one_grey_have_vectors(tiny_weights) -> None:
+    frames = torch.stack([torch.full_like(FRAMES[0], level) for level in (0, 128, 255)])
+    video_BE, _ = encode_video_with_context(load(tiny_weights), frames)
+    got_BE, _ = byte_video(load(tiny_weights), torch.bfloat16)(frames)
+    assert F.cosine_similarity(got_BE, video_BE).min() > 0.995
+
+
+def test_frames_of_another_shape_are_refused(encoder) -> None:
+    with pytest.raises(ShapeError, match="this model takes uint8 RGB"):
+        encoder(FRAMES[:, 1:])
+
+
+def test_a_model_that_bytes_are_too_coarse_for_is_refused(tiny_weights) -> None:
+    model = load(tiny_weights)
+    for block in model.visual.transformer.resblocks:  # one output that drowns all others
+        block.ln_2.bias.data[0] = 1e5
+        block.mlp.c_fc.weight.data[:, 0] = 1e-9
+    with pytest.raises(ModelError, match=r"int8 is too coarse for this model: of the first 7 clips .* at least 0.995"):
+        byte_video(model, torch.bfloat16)(FRAMES)
+
+
+def test_another_kind_of_model_is_refused() -> None:
+    with pytest.raises(ModelError, match="int8 is for X-CLIP models"):
+        byte_video(object(), torch.bfloat16)
+
+
+# --- one product
+
+
+def product_of(weight: torch.Tensor, bias: torch.Tensor, *, silu: bool = False) -> ByteProduct:
+    return ByteProduct(Product(weight, bias, silu=silu), rows=4)
+
+
+@given(seed=st.integers(0, 2**32 - 1), low=st.floats(-1e3, 1e3), span=st.floats(0, 1e3))
+def test_what_comes_is_off_by_half_a_step_at_most(seed: int, low: float, span: float) -> None:
+    # The weight is the identity, which bytes hold exactly, so that what comes out is what went in, rounded.
+    x = torch.from_numpy(np.random.default_rng(seed).uniform(low, low + span, (5, 16))).float()
+    step, kept = (max(x.max().item(), 0) - min(x.min().item(), 0)) / quantised.LEVELS, x.clone()
+    out = product_of(torch.eye(16), torch.zeros(16))(x)
+    assert torch.equal(x, kept), "what is given is left as it was"
+    assert (out - x).abs().max() <= 0.5 * step * (1 + 1e-3) + 1e-5 * max(abs(low), span)
+
+
+def test_a_product_has_its_bias_and_silu() -> None:
+    generator = torch.Generator().manual_seed(1)
+    weight, bias, x = (torch.randn(shape, generator=generator) for shape in ((24, 32), (24,), (3, 5, 32)))
+    for silu, after in ((False, lambda y: y), (True, F.silu)):
+        expected = after(F.linear(x, weight, bias))
+        assert (product_of(weight, bias, silu=silu)(x) - expected).norm() < 0.02 * expected.norm()
+
+
+def test_pixels_are_not_rounded() -> None:
+    weight = torch.randint(-127, 128, (8, 48), generator=torch.Generator().manual_seed(2)).float()
+    weight[:, 0] = 127.0  # so that the scale of each output is one
+    pixels = torch.randint(0, 256, (2, 3, 48), dtype=torch.uint8, generator=torch.Generator().manual_seed(3))
+    patches = Patches(weight)
+    assert torch.equal(BytePatches(patches, rows=3)(pixels), patches(pixels))
+
+
+# --- the machine
+
+
+def test_a_cpu_whose_sums_overflow_is_refused(monkeypatch) -> None:
+    monkeypatch.setattr(quantised, "_is_exact", lambda: False)
+    with pytest.raises(ModelError, match="lacks VNNI; use --precision auto"):
+        check_bytes()
+
+
+@pytest.mark.parametrize("error", [AttributeError("gone"), RuntimeError("not built")])
+def test_a_torch_without_such_products_is_refused(error, monkeypatch) -> None:
+    def multiply(*_):
+        raise error
+
+    monkeypatch.setattr(quantised, "_multiply", multiply)
+    with pytest.raises(ModelError, match="this torch cannot multiply bytes"):
+        check_bytes()
