@@ -9,11 +9,11 @@ each on all cores; figures are medians over rounds after one that does not count
     products alone    nothing but the matrix products of the model's linear layers, in its shapes, on as many threads as
                       footage uses: how fast this machine multiplies at best
     reference         `encode_video_with_context`, clip by clip: the model as it is to be read
-    footage           `xclip_core.fast` as `footage index` uses it
+    footage           `xclip_core.fast` as `footage index` uses it; with int8 products `xclip_core.quantised`
     HF                XCLIPModel.get_video_features of transformers, clip by clip or eight at a time
 
 MFU is a way's GMAC per second, by the model's own arithmetic (`xclip_core.cost`), to those of the products alone in the
-same dtype. One GMAC is two GFLOP.
+same dtype, for int8 products to those in bfloat16. One GMAC is two GFLOP.
 """
 
 # B clips, T frames, S pixels, P pixels of a patch, N patches, L = N + 1 tokens, D width, E joint dimension, C = 3
@@ -25,6 +25,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
@@ -40,10 +41,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # as a script, its
 from benchmarks import harness, videos
 from benchmarks.decoders import all_threads
 from pipeline.embed import CLIPS_PER_PASS, OnCpu
+from schemas.errors import ModelError
 from xclip_core import XClip, XClipConfig, cost, encode_video_with_context, load
 from xclip_core.fast import fast_video
 from xclip_core.model import without_values
 from xclip_core.preprocess import normalise
+from xclip_core.quantised import byte_video
 from xclip_core.released import ARCHITECTURES
 
 EMBEDDED = "footage-tiny"
@@ -148,6 +151,9 @@ def ways(name: str, threads: int, *, compiled: bool) -> Iterator[Way]:
     yield Way("reference", torch.float32, clip_by_clip(partial(encode_video_with_context, model_named(name)), threads))
     for dtype in DTYPES:
         yield Way("footage", dtype, on_threads(fast_video(model_named(name), dtype), threads, dtype))
+    with suppress(ModelError):  # a CPU without products of bytes
+        encode_bytes = byte_video(model_named(name), torch.bfloat16)
+        yield Way("footage, int8 products", torch.bfloat16, on_threads(encode_bytes, threads, torch.bfloat16))
     for dtype, batch in ((torch.float32, 1), (torch.bfloat16, HF_BATCH)):
         hf = hf_model(name)
         if isinstance(hf, str):

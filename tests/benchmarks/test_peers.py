@@ -196,7 +196,8 @@ def test_decoders_are_compared(film: Path, tmp_path: Path):
 @pytest.mark.slow
 def test_encoders_are_compared(tmp_path: Path):
     said, result = run_script(tmp_path, "encode", encode.EMBEDDED, "--rounds", "1", "--clips", "4")
-    assert said.count("| footage-tiny, ") == 7
+    ways = said.count("| footage-tiny, ")
+    assert ways == (8 if "footage, int8 products" in said else 7)
     assert result["agreement"]["cosine of bfloat16 to float32, least"] > 0.999
 
 

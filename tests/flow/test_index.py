@@ -17,8 +17,9 @@ from pipeline import indexing, run_report
 from pipeline.archive import Archive
 from pipeline.flows import IndexReport, index
 from pipeline.progress import Progress
-from schemas.errors import ArchiveError, WeightsError
+from schemas.errors import ArchiveError, ModelError, WeightsError
 from tests.footage import BROKEN, CLIPS, VIDEOS, film
+from xclip_core.quantised import check_bytes
 
 CLIP_COLUMNS = ["clip_id", "unit_id", "video_id", "revision", "start_s", "end_s", "frame_times_s", "intact_samples"]
 # What may differ between two runs over the same files.
@@ -207,6 +208,30 @@ def test_another_window_is_another_space(own_pile: Path, settings_for, tmp_path:
     assert first.space != second.space
     assert second.clips == 2 * CLIPS
     assert len(clips(folder, first.space, ["clip_id"])) == CLIPS
+
+
+def test_bytes_are_multiplied_where_that_is_asked_for(
+    own_pile: Path, settings_for, indexed: tuple[Path, IndexReport], tmp_path: Path
+) -> None:
+    try:
+        check_bytes()
+    except ModelError as error:
+        pytest.skip(str(error))
+    report = index(own_pile, tmp_path / "archive", settings_for(precision="int8"))
+    assert all(said.startswith("int8 on cpu, ") for said in report.encoders)
+    folder, exact = indexed
+    assert report.space == exact.space, "precision is no part of a space"
+    found, expected = (vectors_by_moment(each, exact.space) for each in (tmp_path / "archive", folder))
+    assert len(found) == CLIPS
+    cosines = [float(found[moment] @ expected[moment]) for moment in expected]
+    assert min(cosines) > 0.99
+    assert any(not np.array_equal(found[moment], expected[moment]) for moment in expected), "bytes were multiplied"
+
+
+def vectors_by_moment(folder: Path, space: str) -> dict[tuple[str, float], np.ndarray]:
+    names = {row["video_id"]: name for name, row in videos(folder, space).items()}
+    rows = clips(folder, space, ["video_id", "start_s", "embedding"])
+    return {(names[row["video_id"]], row["start_s"]): np.array(row["embedding"]) for row in rows}
 
 
 def test_a_list_file_reports_what_it_cannot_find(own_pile: Path, settings_for, tmp_path: Path) -> None:
