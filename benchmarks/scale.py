@@ -242,7 +242,7 @@ def searched(index: index_files.VectorIndex, texts_QE: Vectors, exact: dict[floa
 def _raw(index: index_files.VectorIndex, query_E: Vectors) -> None:
     """FAISS alone."""
     for segment in index.segments:
-        parameters = None if segment.kind == FLAT else vectors.faiss.SearchParametersIVF(nprobe=segment.probes)
+        parameters = vectors.search_parameters(segment.kind, MOST, segment.probes)
         segment.index.search(query_E[None], MOST, params=parameters)
 
 

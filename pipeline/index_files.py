@@ -62,8 +62,7 @@ class VectorIndex:
         Cosines are exact where `is_exact`, else those of coded vectors.
         """
         found: list[tuple[float, int]] = []
-        for segment in self.segments:
-            scores_1M, numbers_1M, are_1M = segment.search(query_E[None], most, allowed)
+        for scores_1M, numbers_1M, are_1M in vectors.search_all(self.segments, query_E[None], most, allowed):
             found += zip((-scores_1M[are_1M]).tolist(), numbers_1M[are_1M].tolist(), strict=True)
         return [(keys.to_id(number), -score) for score, number in sorted(found)[:most]]
 

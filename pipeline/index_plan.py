@@ -17,15 +17,32 @@ from itertools import pairwise
 import numpy as np
 
 from pipeline.keys import Keys, Numbers
-from pipeline.vectors import FLAT, FLAT_CLIPS, TRAINING_ROUNDS, Kind, Segment, Vectors, kind_for, product_flops
+from pipeline.vectors import (
+    FLAT,
+    FLAT_CLIPS,
+    TRAINING_ROUNDS,
+    Kind,
+    Segment,
+    Vectors,
+    head_of,
+    kind_for,
+    lists_for,
+    product_flops,
+)
 from schemas.errors import InputError
 
 MERGED_UP_TO = 2.0  # times what is to be added
 MOST_HIDDEN = 0.2
 GB = 1_000_000_000
-# Of memory, what the codes of one segment may take while it is made: FAISS's lists grow by doubling.
-SEGMENT_PART = 0.35
-FINER: dict[str, Kind | None] = {"pq": Kind("sq8"), "sq8": Kind("fp16"), "fp16": FLAT, "flat": None}
+# Of memory, what the codes of one segment may take: FAISS's arrays grow by doubling, so that they take twice as much.
+SEGMENT_PART = 0.42
+FINER: dict[str, Kind | None] = {
+    "pq": Kind("sq8"),
+    "sq8": Kind("fp16"),
+    "pca": Kind("sq8"),
+    "fp16": FLAT,
+    "flat": None,
+}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -97,10 +114,11 @@ def making(count: int, width: int, rules: Rules, kind: Kind | None = None) -> Ma
     parts = 1 if name == "flat" else max(1, math.ceil(count * each / (SEGMENT_PART * rules.memory_bytes)))
     edges = tuple(round(count * part / parts) for part in range(parts + 1))
     most = max(last - first for first, last in pairwise(edges))
-    chosen = FLAT if name == "flat" else Kind(name, kind_for(max(most, FLAT_CLIPS + 1), width, 0).lists)
+    chosen = Kind(name, lists_for(name, most)) if most else Kind(name)
     sample = chosen.sample_size
-    products = 2.0 * width * chosen.lists * (TRAINING_ROUNDS * sample + count)
-    memory_bytes = 2 * most * each + 2 * sample * 4 * width
+    numbers = head_of(width) if name == "pca" else width
+    products = 2.0 * numbers * chosen.lists * (TRAINING_ROUNDS * sample + count)
+    memory_bytes = max(2 * most * each, 2 * sample * 4 * width)  # the sample is gone before the codes come
     return Making(chosen, edges, count * each, memory_bytes, products)
 
 

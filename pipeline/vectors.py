@@ -2,8 +2,9 @@
 
 A segment holds some clips of a space as one FAISS index in a file that is mapped into memory, with the numbers of its
 clips and of their revisions beside it, in the same order. Few vectors are kept as they are and compared one by one;
-many are sorted into lists round centres and coded shorter, and a search looks into some of the lists. Segments are
-never changed: what is no longer to be found is left out by a mask.
+many are sorted into lists round centres and coded shorter, and a search looks into some of the lists. Of millions it
+compares the heads first: what is left of a vector in the few directions in which clips differ most. Segments are never
+changed: what is no longer to be found is left out by a mask.
 """
 
 # N vectors of a segment, E joint dimension, Q queries, M results, S vectors that centres are learnt from
@@ -11,9 +12,12 @@ never changed: what is no longer to be found is left out by a mask.
 from __future__ import annotations
 
 import math
+import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,7 +27,7 @@ from numpy.typing import NDArray
 
 from pipeline.keys import Numbers
 
-KindName = Literal["flat", "fp16", "sq8", "pq"]
+KindName = Literal["flat", "fp16", "pca", "sq8", "pq"]
 Vectors = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 Places = NDArray[np.int64]  # of vectors in a segment, in the order in which they were added
@@ -31,26 +35,31 @@ Lot = tuple[Numbers, Numbers, Vectors]  # clips, their revisions, and vectors N 
 Allowed = Callable[[Numbers, Numbers], Mask]  # of clips' and revisions' numbers, which clips may be found
 
 FLAT_CLIPS = 200_000  # up to so many comparing all is quick: 0.1 s on a core at 512 dimensions
+LISTED_CLIPS = 2_000_000  # up to so many a search of whole vectors in lists takes some 10 ms on two cores
 LISTS_PER_ROOT = 4  # lists are about so many times the root of N, as FAISS advises
 SAMPLE_PER_LIST = 40  # vectors that a centre is learnt from; FAISS warns below 39
 SAMPLE_OF_CODES = 39 * 256  # likewise for the codes of product quantisation
 TRAINING_ROUNDS = 10  # FAISS's own number for lists
 CODE_BYTES = 64  # of a vector in product quantisation
 ID_BYTES, PLACE_BYTES = 8, 8
+HEAD_PART = 1 / 4  # of the numbers of a vector, how many its head has
+HEADS_PER_ROOT = 8  # heads are compared so quickly that shorter lists pay
+LOOKED_AT = 6_000  # vectors that are compared as a whole after their heads
 # Where no more vectors may be found, or no greater part, they are picked out of their lists and compared one by one:
 # that takes 1 us each, and to look at whether one may be found some 25 ns.
 PICKED, PICKED_PART = 20_000, 1 / 40
 PICKED_AT_ONCE = 16_384  # 32 MB at 512 dimensions
 FIRST_PROBES = 16
+FITTING = 7 / 8  # of memory, what codes may take: numbers of clips and where they lie come on top, 40 bytes each
 
 
 @dataclass(frozen=True, slots=True)
 class Kind:
     """How a segment keeps its vectors: `flat` as float32, others in `lists` and coded.
 
-    `fp16` two bytes a number, which is the precision that archives store, so that nothing is lost; `sq8` one; `pq`
-    CODE_BYTES a vector by product quantisation. (A learnt rotation before it, OPQ, takes a hundred times as long to
-    learn as all the rest.)
+    `fp16` has two bytes a number, which is the precision that archives store, so that nothing is lost; `sq8` one; `pca`
+    one too, and heads of as many bytes a number, which are what lies in lists; `pq` CODE_BYTES a vector by product
+    quantisation. (A learnt rotation before it, OPQ, takes a hundred times as long to learn as all the rest.)
     """
 
     name: KindName = "flat"
@@ -58,11 +67,11 @@ class Kind:
 
     def clip_bytes(self, width: int) -> int:
         """What a clip takes."""
-        codes = {"flat": 4 * width, "fp16": 2 * width, "sq8": width, "pq": CODE_BYTES}
+        codes = {"flat": 4 * width, "fp16": 2 * width, "sq8": width, "pca": width + head_of(width), "pq": CODE_BYTES}
         return codes[self.name] + (0 if self.name == "flat" else ID_BYTES + PLACE_BYTES)
 
     def factory(self, width: int) -> str:
-        """As FAISS's index_factory wants it."""
+        """As FAISS's index_factory wants it; for all but `pca`."""
         codes = min(CODE_BYTES, width)
         return {
             "flat": "Flat",
@@ -86,14 +95,24 @@ FLAT = Kind()
 
 
 def kind_for(count: int, width: int, memory_bytes: int) -> Kind:
-    """How to keep so many vectors: as they are if they are few, else as finely as leaves a quarter of memory."""
+    """How to keep so many vectors: as they are if they are few, else as well as memory holds."""
     if count <= FLAT_CLIPS:
         return FLAT
-    lists = 2 ** round(math.log2(LISTS_PER_ROOT * math.sqrt(count)))
-    names: tuple[KindName, ...] = ("fp16", "sq8", "pq")
-    kinds = [Kind(name, lists) for name in names]
-    fitting = (kind for kind in kinds if count * kind.clip_bytes(width) <= 0.75 * memory_bytes)
+    names: tuple[KindName, ...] = ("pca", "sq8", "pq")
+    kinds = [Kind(name, lists_for(name, count)) for name in (("fp16", *names) if count <= LISTED_CLIPS else names)]
+    fitting = (kind for kind in kinds if count * kind.clip_bytes(width) <= FITTING * memory_bytes)
     return next(fitting, kinds[-1])
+
+
+def lists_for(name: KindName, count: int) -> int:
+    """Into how many lists a kind sorts so many vectors."""
+    per_root = HEADS_PER_ROOT if name == "pca" else LISTS_PER_ROOT
+    return 0 if name == "flat" else 2 ** round(math.log2(per_root * math.sqrt(max(count, 1))))
+
+
+def head_of(width: int) -> int:
+    """How many numbers the head of a vector has."""
+    return max(1, round(HEAD_PART * width))
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +148,7 @@ class Segment:
         if not most:
             shape = (len(queries_QE), 0)
             return np.zeros(shape, np.float32), np.zeros(shape, np.uint64), np.zeros(shape, np.bool_)
-        if mask_N is not None and self.kind.lists and left <= max(PICKED, PICKED_PART * len(self.clips_N)):
+        if mask_N is not None and self.kind != FLAT and left <= max(PICKED, PICKED_PART * len(self.clips_N)):
             scores_QM, places_QM = self._picked(queries_QE, most, np.flatnonzero(mask_N))
         else:
             # More lists where fewer of their vectors may be found.
@@ -146,10 +165,7 @@ class Segment:
         # A bit for each vector; the array must live as long as FAISS looks at it.
         bits = None if mask_N is None else np.packbits(mask_N, bitorder="little")
         selector = {} if bits is None else {"sel": faiss.IDSelectorBitmap(len(bits) * 8, faiss.swig_ptr(bits))}
-        if self.kind.name == "flat":
-            parameters = faiss.SearchParameters(**selector) if selector else None
-        else:
-            parameters = faiss.SearchParametersIVF(nprobe=probes, **selector)  # type: ignore[call-arg]  # as its alias has it
+        parameters = search_parameters(self.kind, most, probes, **selector)
         scores_QM, places_QM = self.index.search(queries_QE, most, params=parameters)
         if self.kind.name == "fp16":  # FAISS adds up products of such codes in another order
             return self._scored(queries_QE, places_QM)
@@ -180,6 +196,47 @@ class Segment:
         return replace(self, live_N=None if live_N.all() else live_N)
 
 
+Found = tuple[Vectors, Numbers, Mask]  # see `Segment.search`
+
+
+def search_all(
+    segments: Sequence[Segment], queries_QE: Vectors, most: int, allowed: Allowed | None = None
+) -> Iterator[Found]:
+    """What each segment finds, in order: side by side, each on its share of the cores.
+
+    Parts of a search run on one core whatever there is, so that one segment after the other would leave the rest idle.
+    """
+    cores, total = os.cpu_count() or 1, max(1, sum(len(segment.clips_N) for segment in segments))
+
+    def on_share(segment: Segment) -> Found:
+        faiss.omp_set_num_threads(max(1, round(cores * len(segment.clips_N) / total)))  # of this thread alone
+        return segment.search(queries_QE, most, allowed)
+
+    if len(segments) == 1:
+        return iter([segments[0].search(queries_QE, most, allowed)])
+    return _workers().map(on_share, segments)
+
+
+@cache
+def _workers() -> ThreadPoolExecutor:
+    """Threads that search segments, as many as cores; of each process its own, and kept."""
+    return ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="segments")
+
+
+def search_parameters(
+    kind: Kind, most: int, probes: int, **selector: faiss.IDSelector
+) -> faiss.SearchParameters | None:
+    """How FAISS is to search a segment of a kind for so many in so many lists, and which of its vectors (`sel`)."""
+    if kind == FLAT:
+        return faiss.SearchParameters(**selector) if selector else None
+    in_lists = faiss.SearchParametersIVF(nprobe=probes, **selector)  # type: ignore[call-arg]  # as its alias has it
+    if kind.name != "pca":
+        return in_lists
+    of_heads = faiss.SearchParametersPreTransform(index_params=in_lists)  # type: ignore[call-arg]
+    wider = max(1.0, LOOKED_AT / most)
+    return faiss.IndexRefineSearchParameters(k_factor=wider, base_index_params=of_heads)  # type: ignore[call-arg]
+
+
 def _best(scores_QM: Vectors, places_QM: Places, most: int) -> tuple[Vectors, Places]:
     """The best scores with their places, best first; of equal ones that which was added first."""
     if most < scores_QM.shape[1]:
@@ -201,6 +258,9 @@ def cosines(queries_QE: Vectors, vectors_NE: Vectors, which_QM: Places) -> Vecto
 
 def trained(kind: Kind, width: int, sample_SE: Vectors) -> faiss.Index:
     """An empty index of a kind, its centres and codes learnt from a sample S x E, which a flat one does not need."""
+    sample_SE = np.ascontiguousarray(sample_SE, np.float32)
+    if kind.name == "pca":
+        return _two_stages(kind.lists, sample_SE)
     index: Any = faiss.index_factory(width, kind.factory(width), faiss.METRIC_INNER_PRODUCT)
     if kind.name == "fp16":
         index.by_residual = False  # what remains beside a centre would be rounded; the vectors themselves are not
@@ -208,8 +268,25 @@ def trained(kind: Kind, width: int, sample_SE: Vectors) -> faiss.Index:
         index.do_polysemous_training = False  # takes a minute, for a kind of search that is not used here
     if kind.lists:
         index.make_direct_map()  # where each vector lies
-        index.train(np.ascontiguousarray(sample_SE, np.float32))
+        index.train(sample_SE)
     empty: faiss.Index = index
+    return empty
+
+
+def _two_stages(lists: int, sample_SE: Vectors) -> faiss.Index:
+    """An empty index that compares heads in lists first, then the whole codes of the best, learnt from S x E."""
+    width = sample_SE.shape[1]
+    # Those orthogonal directions in which a sum of products has most of itself: not centred, for products are not.
+    turn_EH = np.linalg.eigh(sample_SE.T @ sample_SE)[1][:, ::-1][:, : head_of(width)]
+    turn: Any = faiss.LinearTransform(width, head_of(width), False)
+    faiss.copy_array_to_vector(np.ascontiguousarray(turn_EH.T, np.float32).ravel(), turn.A)
+    turn.is_trained = True
+    heads = faiss.index_factory(head_of(width), f"IVF{lists},SQ8", faiss.METRIC_INNER_PRODUCT)
+    whole = faiss.IndexScalarQuantizer(width, faiss.ScalarQuantizer.QT_8bit, faiss.METRIC_INNER_PRODUCT)
+    index: Any = faiss.IndexRefine(faiss.IndexPreTransform(turn, heads), whole)
+    index.train(sample_SE)
+    # A copy, which owns its parts.
+    empty: faiss.Index = faiss.clone_index(index)
     return empty
 
 
@@ -249,7 +326,8 @@ def load(name: str, kind: Kind, probes: int, index_file: Path, clips_file: Path)
     Vectors stay in the file, which is mapped into memory: nobody changes a segment, and one that is swept lives on
     until it is closed, as does the copy of one in a store.
     """
-    index = faiss.read_index(str(index_file), faiss.IO_FLAG_MMAP if kind.lists else faiss.IO_FLAG_MMAP_IFC)
+    is_plain = kind.name in ("flat", "pca")  # each of FAISS's two ways to map takes some kinds
+    index = faiss.read_index(str(index_file), faiss.IO_FLAG_MMAP_IFC if is_plain else faiss.IO_FLAG_MMAP)
     clips_N, videos_N = np.load(clips_file, mmap_mode="r")
     if len(clips_N) != index.ntotal:
         raise ValueError(f"a segment of {index.ntotal} vectors and {len(clips_N)} clips")

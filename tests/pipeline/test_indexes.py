@@ -359,13 +359,13 @@ def test_little_memory_makes_several_segments_that_find_the_same(
         assert one == other
 
 
-@pytest.mark.parametrize("kind", ["sq8", "pq"])
+@pytest.mark.parametrize("kind", ["pca", "sq8", "pq"])
 def test_what_is_found_in_codes_has_the_scores_of_vectors_as_they_are_stored(
     kind: vectors.KindName, many: Archive, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     exact = widely(indexes.build(many, SPACE, WIDTH))
     monkeypatch.setattr(vectors, "SAMPLE_OF_CODES", 2560)
-    monkeypatch.setattr(index_plan, "kind_for", lambda *_: vectors.Kind(kind, 64))
+    monkeypatch.setattr(index_plan, "kind_for", lambda *_: vectors.Kind(kind, vectors.lists_for(kind, 256)))
     index = widely(indexes.build(many, SPACE, WIDTH, rules=index_plan.Rules(recall=0)))
     assert (index.segments[0].kind.name, index.is_exact) == (kind, False)
     reader = many.clip_reader(SPACE, index.places)

@@ -18,7 +18,7 @@ from pipeline.vectors import Kind, Segment
 from schemas.errors import InputError
 
 WIDTH, COUNT = 64, 10_000
-KINDS = [Kind(), Kind("fp16", 32), Kind("sq8", 32), Kind("pq", 32)]
+KINDS = [Kind(), Kind("fp16", 32), Kind("pca", 32), Kind("sq8", 32), Kind("pq", 32)]
 VIDEOS = 60
 
 
@@ -64,9 +64,9 @@ def best(query_E: np.ndarray, most: int, mask_N: np.ndarray | None = None) -> li
 
 
 @pytest.mark.parametrize("kind", [kind.name for kind in KINDS])
-def test_all_lists_looked_into_find_what_the_code_lets_them(kind: str, segments: dict[str, Segment]) -> None:
+def test_the_widest_search_finds_what_the_code_lets_it(kind: str, segments: dict[str, Segment]) -> None:
     wide = segments[kind].with_probes(32)
-    least = {"flat": 1.0, "fp16": 1.0, "sq8": 0.95, "pq": 0.8}[kind]
+    least = {"flat": 1.0, "fp16": 1.0, "pca": 0.95, "sq8": 0.95, "pq": 0.8}[kind]
     _, numbers, are = wide.search(QUERIES, 10)
     assert are.all()
     found = [len(set(row) & set(best(query_E, 10))) for row, query_E in zip(numbers.tolist(), QUERIES, strict=True)]
@@ -138,6 +138,15 @@ def test_a_segment_whose_files_disagree_is_refused(segments: dict[str, Segment],
         vectors.load("name", Kind(), 0, index_file, clips_file)
 
 
+def test_segments_searched_side_by_side_find_what_each_finds(segments: dict[str, Segment]) -> None:
+    some, threads = [segments["flat"], segments["sq8"].with_probes(8), segments["pca"]], faiss.omp_get_max_threads()
+    for found, each in zip(vectors.search_all(some, QUERIES, 20), some, strict=True):
+        for one, other in zip(found, each.search(QUERIES, 20), strict=True):
+            np.testing.assert_array_equal(one, other)
+    assert faiss.omp_get_max_threads() == threads, "the caller's threads are its own"
+    assert list(vectors.search_all([], QUERIES, 20)) == []
+
+
 def test_a_single_query_uses_all_cores(segments: dict[str, Segment]) -> None:
     assert faiss.extract_index_ivf(segments["sq8"].index).parallel_mode == 1
 
@@ -149,14 +158,31 @@ def test_a_single_query_uses_all_cores(segments: dict[str, Segment]) -> None:
         (200_000, GB // 4, "flat", 0),
         (200_001, 8 * GB, "fp16", 2048),
         (1_000_000, 8 * GB, "fp16", 4096),
-        (1_000_000, GB, "sq8", 4096),
-        (10_000_000, 8 * GB, "sq8", 16384),
+        (1_000_000, GB, "pca", 8192),
+        (1_000_000, GB * 5 // 8, "sq8", 4096),
+        (2_000_001, 64 * GB, "pca", 8192),
+        (10_000_000, 8 * GB, "pca", 32768),
+        (12_000_000, 8 * GB, "sq8", 16384),
         (50_000_000, 8 * GB, "pq", 32768),
         (10**9, GB, "pq", 131072),
     ],
 )
 def test_the_kind_goes_by_number_and_memory(count: int, memory: int, name: str, lists: int) -> None:
     assert vectors.kind_for(count, 512, memory) == Kind(name, lists)
+
+
+def test_heads_are_compared_first_and_the_best_of_them_as_a_whole(
+    segments: dict[str, Segment], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def found(looked_at: int) -> float:
+        monkeypatch.setattr(vectors, "LOOKED_AT", looked_at)
+        _, numbers, _ = segments["pca"].with_probes(32).search(QUERIES, 10)
+        hits = [len(set(row) & set(best(q, 10))) for row, q in zip(numbers.tolist(), QUERIES, strict=True)]
+        return float(np.mean(hits)) / 10
+
+    few, many = found(10), found(1000)
+    assert few < 0.9
+    assert many >= 0.95
 
 
 @given(count=st.integers(1, 10**8), memory=st.integers(GB // 4, 100 * GB))
@@ -177,6 +203,11 @@ def test_finer_kinds_end_with_exact() -> None:
         names.append(made.kind.name)
         made = index_plan.finer(made, 512, Rules())
     assert names == ["pq", "sq8", "fp16", "flat"]
+    heads = index_plan.making(10_000_000, 512, Rules())
+    assert heads.kind.name == "pca"
+    finer = index_plan.finer(heads, 512, Rules())
+    assert finer is not None
+    assert finer.kind.name == "sq8"
 
 
 @pytest.mark.parametrize("rules", [{"memory_bytes": GB // 5}, {"recall": 1.5}])
