@@ -15,11 +15,11 @@ first file that is read to the last commit, and the difference is 2N copies with
 start, a model that is loaded. (One run would not tell: while the model loads, decoding runs ahead.) A difference of few
 copies is off by what two starts differ: a second or two, over 2N. The start, to the first commit, is reported apart.
 `local` is the same with the plain loop, 1 copy and 3. `ray exact` is the package with `--tolerance 0`, which takes the
-very frames that the recipes take; else a frame may be a quarter of the time between two samples off. `ray int8` is
-it with `--precision int8`, where the CPU multiplies bytes. CPU time is of all
-threads and processes of each way. On a busy machine it says more than time on the wall, but not all: torch's threads
-wait for one another by spinning, so the recipes' grows with the neighbours' load. The floor is that of `floor.py`, same
-round. Results are appended to build/bench/ingest.jsonl.
+very frames that the recipes take; else a frame may be a quarter of the time between two samples off. `ray int8` is it
+with `--precision int8`, where the CPU multiplies bytes. CPU time is of all threads and processes of each way. On a busy
+machine it says more than time on the wall, but not all: torch's threads wait for one another by spinning, so the
+recipes' grows with the neighbours' load. The floor is that of `floor.py`, same round. Results are appended to
+build/bench/ingest.jsonl.
 
 The machine must have no other work: Ray gives its workers a niceness of 15, so that whatever runs beside them goes
 first, and this package looks slower than it is while the recipes, at 0, hardly notice.
@@ -206,7 +206,7 @@ def measure(row: Row, recipes: dict[str, Peer], given: argparse.Namespace) -> di
 
 
 def ours() -> dict[str, Options]:
-    """This package's ways, without that in bytes where the CPU gains nothing by it."""
+    """This package's ways, without that in bytes where the CPU cannot multiply them."""
     try:
         check_bytes()
     except ModelError as error:
@@ -240,10 +240,9 @@ def summary(row: Row, taken: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
     for figure in ("seconds", "cpu_s"):
         times = {name: [result[figure] for result in results] for name, results in taken.items()}
         said[figure] = {name: statistics.median(values) for name, values in times.items()}
-        said[f"{figure}_ratios"] = {name: harness.ratio(values, times["ray"]) for name, values in times.items()}
-    if "ray int8" in taken:
-        times = {name: [result["seconds"] for result in results] for name, results in taken.items()}
-        said["int8_ratios"] = {name: harness.ratio(values, times["ray int8"]) for name, values in times.items()}
+        for way, said_as in (("ray", f"{figure}_ratios"), ("ray int8", f"int8_{figure}_ratios")):
+            if way in times:
+                said[said_as] = {name: harness.ratio(values, times[way]) for name, values in times.items()}
     for figure in ("clips", "decode_s", "embed_s", "start_s"):
         said[figure] = statistics.median(result[figure] for result in taken["ray"])
     return said
@@ -282,7 +281,7 @@ def cells(said: dict[str, Any]) -> list[str]:
         str(said["clips"]),
         *figures("seconds", *RECIPES, *OURS, "floor"),
         *figures("seconds_ratios", *RECIPES, "floor"),
-        *figures("int8_ratios", *RECIPES),
+        *figures("int8_seconds_ratios", *RECIPES),
         *figures("cpu_s", *RECIPES, "ray"),
         *figures("cpu_s_ratios", *RECIPES),
         *(f"{said[name]:.2f}" for name in ("decode_s", "embed_s", "start_s")),

@@ -114,7 +114,7 @@ def making(count: int, width: int, rules: Rules, kind: Kind | None = None) -> Ma
     parts = 1 if name == "flat" else max(1, math.ceil(count * each / (SEGMENT_PART * rules.memory_bytes)))
     edges = tuple(round(count * part / parts) for part in range(parts + 1))
     most = max(last - first for first, last in pairwise(edges))
-    chosen = Kind(name, lists_for(name, most)) if most else Kind(name)
+    chosen = Kind(name, lists_for(name, most))
     sample = chosen.sample_size
     numbers = head_of(width) if name == "pca" else width
     products = 2.0 * numbers * chosen.lists * (TRAINING_ROUNDS * sample + count)

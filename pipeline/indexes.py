@@ -27,7 +27,7 @@ from pipeline.index_plan import Making, Rules
 from pipeline.keys import Keys, Numbers
 from pipeline.places import PLACES_FILE, ClipReader
 from pipeline.recall_gate import Exact, Recall
-from pipeline.vectors import FLAT, Allowed, Lot, Mask, Segment, Vectors
+from pipeline.vectors import Allowed, Lot, Mask, Segment, Vectors
 from schemas.errors import ArchiveError, first_line
 
 SEED = 0
@@ -92,7 +92,7 @@ def _segments(source: _Source, making: Making, rules: Rules, folder: Path) -> tu
     sample_SE = source.sample(making.kind.sample_size)
     empty = vectors.trained(making.kind, source.width, sample_SE)
     fill = partial(vectors.filled, kind=making.kind, empty=empty)
-    queries = _queries(sample_SE, rules) if making.kind != FLAT else {}
+    queries = _queries(sample_SE, rules) if making.kind.lists else {}
     del sample_SE  # segments need the memory
     for lots in recut(source.lots(), making.counts):
         exact = {name: Exact(queries_QE) for name, queries_QE in queries.items()}

@@ -148,7 +148,7 @@ class Segment:
         if not most:
             shape = (len(queries_QE), 0)
             return np.zeros(shape, np.float32), np.zeros(shape, np.uint64), np.zeros(shape, np.bool_)
-        if mask_N is not None and self.kind != FLAT and left <= max(PICKED, PICKED_PART * len(self.clips_N)):
+        if mask_N is not None and self.kind.lists and left <= max(PICKED, PICKED_PART * len(self.clips_N)):
             scores_QM, places_QM = self._picked(queries_QE, most, np.flatnonzero(mask_N))
         else:
             # More lists where fewer of their vectors may be found.
@@ -206,14 +206,14 @@ def search_all(
 
     Parts of a search run on one core whatever there is, so that one segment after the other would leave the rest idle.
     """
+    if len(segments) == 1:
+        return iter([segments[0].search(queries_QE, most, allowed)])
     cores, total = os.cpu_count() or 1, max(1, sum(len(segment.clips_N) for segment in segments))
 
     def on_share(segment: Segment) -> Found:
         faiss.omp_set_num_threads(max(1, round(cores * len(segment.clips_N) / total)))  # of this thread alone
         return segment.search(queries_QE, most, allowed)
 
-    if len(segments) == 1:
-        return iter([segments[0].search(queries_QE, most, allowed)])
     return _workers().map(on_share, segments)
 
 
@@ -283,10 +283,8 @@ def _two_stages(lists: int, sample_SE: Vectors) -> faiss.Index:
     turn.is_trained = True
     heads = faiss.index_factory(head_of(width), f"IVF{lists},SQ8", faiss.METRIC_INNER_PRODUCT)
     whole = faiss.IndexScalarQuantizer(width, faiss.ScalarQuantizer.QT_8bit, faiss.METRIC_INNER_PRODUCT)
-    index: Any = faiss.IndexRefine(faiss.IndexPreTransform(turn, heads), whole)
-    index.train(sample_SE)
-    # A copy, which owns its parts.
-    empty: faiss.Index = faiss.clone_index(index)
+    empty = faiss.IndexRefine(faiss.IndexPreTransform(turn, heads), whole)
+    empty.train(sample_SE)
     return empty
 
 

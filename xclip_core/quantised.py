@@ -15,6 +15,7 @@ clips are encoded both ways, and a model whose vectors come out too far from its
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterable
 from typing import Any, cast
 
 import torch
@@ -23,15 +24,7 @@ from torch.nn import functional as F
 
 from schemas.errors import ModelError
 from xclip_core.encode import Encoder
-from xclip_core.fast import (
-    GREY,
-    FastAttention,
-    FastBlock,
-    FastMlp,
-    FastVideo,
-    Patches,
-    Product,
-)
+from xclip_core.fast import GREY, FastAttention, FastBlock, FastMlp, FastVideo, Patches, Product
 from xclip_core.model import XClip
 
 # The least cosine of the median clip to what the same frames give unrounded: as near as frames within the default
@@ -116,17 +109,13 @@ def quantise(video: FastVideo) -> None:
     config, visual = video.config, video.visual
     rows = config.frames * (config.patches + 1)
     visual.patches = cast(Patches, BytePatches(visual.patches, rows))
-    for block in map(_fast, visual.blocks):
+    for block in cast(Iterable[FastBlock], visual.blocks):
         for module in (block.attn, block.mlp):
             for name, product in list(module.named_children()):
                 setattr(module, name, ByteProduct(cast(Product, product), rows))
         block.attn = cast(FastAttention, EachClip(block.attn))
         block.mlp = cast(FastMlp, EachClip(block.mlp))
     video.packed()
-
-
-def _fast(block: nn.Module) -> FastBlock:
-    return cast(FastBlock, block)
 
 
 class ByteVideo:
