@@ -40,7 +40,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # as a script, its
 
 from benchmarks import harness, videos
 from benchmarks.decoders import all_threads
-from pipeline.embed import CLIPS_PER_PASS, OnCpu
+from pipeline.embed import OnCpu, clips_per_pass
 from schemas.errors import ModelError
 from xclip_core import XClip, XClipConfig, cost, encode_video_with_context, load
 from xclip_core.fast import fast_video
@@ -82,7 +82,7 @@ class Products:
         generator = torch.Generator().manual_seed(2)
         # Weights of their own for each layer: those of one would stay in the cache.
         self._weights = [torch.randn(n, k, generator=generator).to(dtype) for _, n, k in self.shapes]
-        B = most_clips(dtype)
+        B = clips_per_pass(config, dtype)
         self._inputs = {k: torch.randn(B * m, k, generator=generator).to(dtype) for m, k in _largest(self.shapes)}
 
     @property
@@ -147,13 +147,13 @@ def ways(name: str, threads: int, *, compiled: bool) -> Iterator[Way]:
     """Everything that is compared for a model."""
     config = model_named(name).config
     for dtype in DTYPES:
-        yield Way("products alone", dtype, on_threads(Products(config, dtype), threads, dtype))
+        yield Way("products alone", dtype, on_threads(Products(config, dtype), threads, config, dtype))
     yield Way("reference", torch.float32, clip_by_clip(partial(encode_video_with_context, model_named(name)), threads))
     for dtype in DTYPES:
-        yield Way("footage", dtype, on_threads(fast_video(model_named(name), dtype), threads, dtype))
+        yield Way("footage", dtype, on_threads(fast_video(model_named(name), dtype), threads, config, dtype))
     with suppress(ModelError):  # a CPU without products of bytes
         encode_bytes = byte_video(model_named(name), torch.bfloat16)
-        yield Way("footage, int8 products", torch.bfloat16, on_threads(encode_bytes, threads, torch.bfloat16))
+        yield Way("footage, int8 products", torch.bfloat16, on_threads(encode_bytes, threads, config, torch.bfloat16))
     for dtype, batch in ((torch.float32, 1), (torch.bfloat16, HF_BATCH)):
         hf = hf_model(name)
         if isinstance(hf, str):
@@ -168,18 +168,13 @@ def ways(name: str, threads: int, *, compiled: bool) -> Iterator[Way]:
             with patch("xclip_core.fast.packs", return_value=False):  # the compiler wants weights as they are
                 fast = fast_video(model_named(name), dtype)
             fast.visual.compile()
-            yield Way("footage, compiled", dtype, on_threads(fast, threads, dtype))
+            yield Way("footage, compiled", dtype, on_threads(fast, threads, config, dtype))
 
 
-def on_threads(encode: Encode, threads: int, dtype: torch.dtype) -> Encode:
+def on_threads(encode: Encode, threads: int, config: XClipConfig, dtype: torch.dtype) -> Encode:
     """As `pipeline.embed` does it: passes of one thread each, side by side."""
-    passes = OnCpu(encode, threads, most_clips(dtype))
+    passes = OnCpu(encode, threads, clips_per_pass(config, dtype))
     return lambda frames_BTHWC: list(passes(frames_BTHWC))
-
-
-def most_clips(dtype: torch.dtype) -> int:
-    """Clips of a pass on one thread of a CPU, as `pipeline.embed` has it."""
-    return CLIPS_PER_PASS if dtype == torch.bfloat16 else 1
 
 
 def clip_by_clip(encode: Encode, threads: int, batch: int = 1) -> Encode:

@@ -30,7 +30,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # as a script, its
 from benchmarks import encode, harness, scaling, videos
 from benchmarks.decoders import all_threads
 from pipeline import decode, demux, plan, sources
-from pipeline.embed import Embed, OnCpu
+from pipeline.embed import Embed, OnCpu, clips_per_pass
 from pipeline.parts import write_part
 from pipeline.settings import Sampling
 from schemas.records import DecodedUnit, EmbeddedUnit, Unit
@@ -51,7 +51,8 @@ class EmbedGiven(Embed):
     @cached_property
     def encode(self) -> OnCpu:
         """As `Embed.encode`."""
-        return OnCpu(fast_video(self.model, self.dtype), self.threads, encode.most_clips(self.dtype))
+        most = clips_per_pass(self.model.config, self.dtype)
+        return OnCpu(fast_video(self.model, self.dtype), self.threads, most)
 
 
 def timed(work: Callable[[], Any]) -> tuple[float, Any]:
@@ -123,7 +124,7 @@ def stages(name: str) -> tuple[EmbedGiven, Callable[[Any], object]]:
     """The embedding stage of a model on all cores, and its products alone."""
     given, threads = encode.model_named(name), all_threads()
     stage = EmbedGiven(model_source=name, context="int8", threads=threads, model=given)
-    return stage, encode.on_threads(encode.Products(given.config, stage.dtype), threads, stage.dtype)
+    return stage, encode.on_threads(encode.Products(given.config, stage.dtype), threads, given.config, stage.dtype)
 
 
 def last_scaling() -> dict[str, Any]:

@@ -28,10 +28,15 @@ from pipeline.settings import ContextCode, FramePrecision
 from schemas.errors import InputError
 from schemas.records import DecodedUnit, EmbeddedUnit
 from xclip_core import load_encoder
+from xclip_core.config import ModelConfig, XClipConfig
+from xclip_core.cost import widest_layer
 from xclip_core.fast import fast_video, faster_dtype
 from xclip_core.quantised import ByteVideo, byte_video, check_bytes
 
 CLIPS_PER_PASS = 16  # at most, in bfloat16 on a CPU
+# What a layer of a pass gives out at most: beyond 32 MB glibc fetches pages anew for each (`mallopt(3)`), which the
+# system clears first. That took 6 % of the time.
+LAYER_BYTES = 20_000_000
 
 # Clips that wait for one another until a call of the stage begins: many for each thread, since one of them has a clip
 # more to do than the others while those wait; or a few passes of a GPU.
@@ -65,6 +70,15 @@ def clips_per_call(device: str, threads: int) -> int:
     return max(4 * threads, min(CLIPS_PER_THREAD * threads, MOST_CLIPS_PER_CALL))
 
 
+def clips_per_pass(config: ModelConfig, dtype: torch.dtype) -> int:
+    """How many clips a thread of a CPU encodes at a time, at most."""
+    if dtype != torch.bfloat16:
+        return 1
+    if not isinstance(config, XClipConfig):
+        return CLIPS_PER_PASS
+    return max(1, min(CLIPS_PER_PASS, LAYER_BYTES // (widest_layer(config) * dtype.itemsize)))
+
+
 @dataclass(frozen=True)
 class Embed:
     """Units of decoded clips to units of embedded ones."""
@@ -89,7 +103,7 @@ class Embed:
         encoder = (byte_video if self.precision == "int8" else fast_video)(model, self.dtype)
         if self.device.startswith("cuda"):
             return OnCuda(encoder, self.device)
-        return OnCpu(encoder, self.threads, CLIPS_PER_PASS if self.dtype == torch.bfloat16 else 1)
+        return OnCpu(encoder, self.threads, clips_per_pass(model.config, self.dtype))
 
     def __call__(self, units: list[DecodedUnit]) -> list[EmbeddedUnit]:
         """One embedded unit for each decoded one, in order."""

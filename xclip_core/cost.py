@@ -36,6 +36,11 @@ def context_macs(config: XClipConfig) -> int:
     return config.patches * config.vision_width * config.embed_dim
 
 
+def widest_layer(config: XClipConfig) -> int:
+    """Numbers that a clip is at its widest: the hidden layer of an MLP, for all frames."""
+    return config.frames * (config.patches + 1) * 4 * config.vision_width
+
+
 def prompt_macs(config: XClipConfig) -> int:
     """Once per clip that is scored: keys and values of its context."""
     return config.prompt_layers * config.patches * 2 * config.embed_dim**2

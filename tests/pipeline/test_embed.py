@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from schemas.records import DecodedUnit
 from tests.models import WORDED, random_frames
 from tests.pipeline.factories import unit_of, video_row
 from xclip_core import XClip, encode_video_with_context, quantised
+from xclip_core.released import ARCHITECTURES
 
 FLOAT16_STEP = 2.0**-11  # of numbers just below 1
 
@@ -103,6 +105,15 @@ def test_bytes_are_for_cpus_that_multiply_them(monkeypatch) -> None:
     embed.check_precision("int8", "cpu", is_here=False)
     with pytest.raises(ModelError, match="not here"):
         embed.check_precision("int8", "cpu")
+
+
+@pytest.mark.parametrize(
+    ("architecture", "frames", "clips"), [("B/32", 8, 8), ("B/32", 16, 4), ("B/16", 8, 2), ("L/14", 8, 1)]
+)
+def test_a_pass_is_as_many_clips_as_fit_into_memory_that_is_kept(architecture, frames, clips) -> None:
+    config = replace(ARCHITECTURES[architecture], frames=frames)
+    assert embed.clips_per_pass(config, torch.bfloat16) == clips
+    assert embed.clips_per_pass(config, torch.float32) == 1
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from schemas.errors import ShapeError
 from tests.models import WORDED, random_frames
-from xclip_core import encode_video_with_context, fast, load
+from xclip_core import cost, encode_video_with_context, fast, load
 from xclip_core.fast import FastVideo, fast_video, faster_dtype
 
 DTYPES = [torch.float32, torch.bfloat16]
@@ -70,6 +70,14 @@ def test_a_torch_that_cannot_lay_out_weights_does_without(error, tiny_weights, e
     monkeypatch.setattr(fast.Product, "pack", pack)
     video_BE, _ = FastVideo(load(tiny_weights), torch.bfloat16).packed()(FRAMES)
     assert cosines(video_BE, expected[0]).min() > 0.9995
+
+
+def test_no_layer_gives_out_more_numbers_than_its_cost_says(tiny_weights) -> None:
+    encoder, sizes = FastVideo(load(tiny_weights), torch.float32), []
+    for module in encoder.visual.modules():
+        module.register_forward_hook(lambda _module, _given, out: sizes.append(torch.as_tensor(out[0]).numel()))
+    encoder(FRAMES[:1])
+    assert max(sizes) == cost.widest_layer(WORDED)
 
 
 def test_frames_may_be_a_view_and_are_not_changed(tiny_weights) -> None:
