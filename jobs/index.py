@@ -11,6 +11,7 @@ from jobs import console, report
 from jobs.policies import (
     DecodeResource,
     EmbedResource,
+    FramePrecision,
     KeepGone,
     KeepSpace,
     Metrics,
@@ -43,7 +44,7 @@ Segment = Annotated[
     typer.Option(help="Windows of one length, or windows that follow the shots and are at most as long."),
 ]
 Precision = Annotated[
-    Literal["auto", "float32", "bfloat16", "int8"],
+    FramePrecision,
     typer.Option(
         help="What frames are encoded in; bfloat16 where that is faster, unless given. int8: CPUs only, coarser."
     ),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -21,6 +21,7 @@ KeepSpace = Annotated[
     bool, typer.Option("--keep-space", help="Keep the space that serves now for good when another takes its place.")
 ]
 Yes = Annotated[bool, typer.Option("--yes", help="Retire vanished videos even if they are more than a fifth of all.")]
+FramePrecision = Literal["auto", "float32", "bfloat16", "int8"]
 Wait = Annotated[float, typer.Option(help="Seconds to wait for another run on the archive; without, it is an error.")]
 DecodeResource = Annotated[
     str | None,

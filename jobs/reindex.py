@@ -8,7 +8,18 @@ import typer
 
 from jobs import console, report
 from jobs.arguments import ArchivePlace
-from jobs.policies import DecodeResource, EmbedResource, KeepGone, Metrics, Rehash, Report, TrustMtime, Wait, Yes
+from jobs.policies import (
+    DecodeResource,
+    EmbedResource,
+    FramePrecision,
+    KeepGone,
+    Metrics,
+    Rehash,
+    Report,
+    TrustMtime,
+    Wait,
+    Yes,
+)
 
 
 def reindex(
@@ -19,6 +30,9 @@ def reindex(
     ] = None,
     engine: Annotated[Literal["ray", "local"] | None, typer.Option(help="If not the last run's.")] = None,
     decoder: Annotated[Literal["auto", "cpu", "cuda"] | None, typer.Option(help="If not the last run's.")] = None,
+    precision: Annotated[
+        FramePrecision | None, typer.Option(help="What frames are encoded in, if not as in the last run.")
+    ] = None,
     decode_resource: DecodeResource = None,
     embed_resource: EmbedResource = None,
     rehash: Rehash = False,
@@ -45,6 +59,7 @@ def reindex(
             forget=forget or (),
             engine=engine,
             decoder=decoder,
+            precision=precision,
             decode_resource=decode_resource,
             embed_resource=embed_resource,
             dry_run=dry_run,

@@ -10,7 +10,7 @@ from pipeline import flows, runs, sources
 from pipeline.archive import Archive
 from pipeline.flows import IndexReport
 from pipeline.progress import Progress
-from pipeline.settings import Decoder, EngineName, IndexSettings, Policy
+from pipeline.settings import Decoder, EngineName, FramePrecision, IndexSettings, Policy
 from schemas.errors import InputError
 
 
@@ -21,6 +21,7 @@ def reindex(  # noqa: PLR0913  # as `flows.index`, with places and settings from
     forget: Sequence[str] = (),
     engine: EngineName | None = None,
     decoder: Decoder | None = None,
+    precision: FramePrecision | None = None,
     decode_resource: str | None = None,
     embed_resource: str | None = None,
     dry_run: bool = False,
@@ -42,6 +43,7 @@ def reindex(  # noqa: PLR0913  # as `flows.index`, with places and settings from
         stored,
         engine=engine or stored.engine,
         decoder=decoder or stored.decoder,
+        precision=precision or stored.precision,
         device="auto",
         decode_resource=decode_resource,
         embed_resource=embed_resource,

@@ -52,13 +52,16 @@ def test_what_a_gpu_does_not_decode_is_loud_in_the_row_and_silent_in_the_table(
     assert "after all" not in capsys.readouterr().out
 
 
-def test_a_decoder_is_no_part_of_a_space_and_the_next_run_may_have_another(
+def test_a_decoder_and_a_precision_are_no_part_of_a_space_and_the_next_run_may_have_others(
     own_pile: Path, tmp_path: Path, settings_for
 ) -> None:
     first = index(own_pile, tmp_path / "archive", settings_for())
-    again = reindex(tmp_path / "archive", decoder="cpu")
+    again = reindex(tmp_path / "archive", decoder="cpu", precision="bfloat16")
     assert (again.space, again.planned, again.decoders) == (first.space, 0, ())
-    assert Archive.open(tmp_path / "archive").runs()[-1]["settings"]["index"]["decoder"] == "cpu"
+    said = Archive.open(tmp_path / "archive").runs()[-1]["settings"]["index"]
+    assert (said["decoder"], said["precision"]) == ("cpu", "bfloat16")
+    reindex(tmp_path / "archive")
+    assert Archive.open(tmp_path / "archive").runs()[-1]["settings"]["index"]["precision"] == "bfloat16"
 
 
 @pytest.mark.parametrize("is_shared", [False, True])
