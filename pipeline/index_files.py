@@ -64,7 +64,12 @@ class VectorIndex:
         found: list[tuple[float, int]] = []
         for scores_1M, numbers_1M, are_1M in vectors.search_all(self.segments, query_E[None], most, allowed):
             found += zip((-scores_1M[are_1M]).tolist(), numbers_1M[are_1M].tolist(), strict=True)
-        return [(keys.to_id(number), -score) for score, number in sorted(found)[:most]]
+        return best_of(found, most)
+
+
+def best_of(found: Iterable[tuple[float, int]], most: int) -> list[tuple[str, float]]:
+    """Of negated scores and clips' numbers the best, as ids with scores; of equal scores that of the lesser number."""
+    return [(keys.to_id(number), -score) for score, number in sorted(found)[:most]]
 
 
 # --- writing
@@ -131,15 +136,20 @@ def _move(written: Path, target: Path, taken_over: Iterable[AnyPath]) -> None:
         if _is_newer(target):
             return
         if target.is_dir():
-            named = [file.name for file in _manifest_last(written)]
-            for name in named:
-                (written / name).replace(target / name)
-            for file in target.iterdir():
-                if file.name not in named:
-                    file.unlink()
+            _replace(written, target)
         else:
             written.rename(target)
         _sweep(target)
+
+
+def _replace(written: Path, target: Path) -> None:
+    """Puts an index in the place of one of the same version, whose other files go last."""
+    named = [file.name for file in _manifest_last(written)]
+    for name in named:
+        (written / name).replace(target / name)
+    for file in target.iterdir():
+        if file.name not in named:
+            file.unlink()
 
 
 def _manifest_last(folder: Path) -> list[Path]:

@@ -198,6 +198,10 @@ class Searchable(Protocol):
     """What can be asked as a `VectorIndex` can."""
 
     @property
+    def count(self) -> int:
+        """See `VectorIndex`."""
+
+    @property
     def is_exact(self) -> bool:
         """See `VectorIndex`."""
 

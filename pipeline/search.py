@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline import contexts, indexes, moments, queries, recall_texts
-from pipeline.index_files import VectorIndex
 from pipeline.index_plan import Rules
+from pipeline.indexes import Searchable
 from pipeline.moments import Grouping, Moment
 from pipeline.places import ClipReader
 from pipeline.queries import Prepared, Query
@@ -33,6 +33,7 @@ from xclip_core import Encoder
 
 if TYPE_CHECKING:  # a search without one does not wait for the library that reads conditions
     from pipeline.filters import Filter
+    from pipeline.gpu_index import GpuCopies
 
 # How many clips the first stage hands to the second; benchmarks/rerank.py prints what the second costs and changes.
 RECALL_DEPTH = 200
@@ -87,15 +88,20 @@ class Answer:
 class Corpus:
     """The clips that can be found, as one version of the archive has them: many questions can be asked of it."""
 
-    index: VectorIndex
+    index: Searchable
     reader: ClipReader
+    searched_by: str = "CPUs"  # what compares vectors, and why
 
 
-def corpus(opened: OpenSpace) -> Corpus:
-    """What can be found now."""
+def corpus(opened: OpenSpace, copies: GpuCopies | None = None) -> Corpus:
+    """What can be found now; with `copies`, on their device if that is quicker."""
     rules = Rules(texts=recall_texts.by_model(opened.model))
     index = indexes.open_current(opened.archive, opened.space, opened.model.config.embed_dim, rules=rules)
-    return Corpus(index, opened.archive.clip_reader(opened.space, index.places))
+    reader = opened.archive.clip_reader(opened.space, index.places)
+    if copies is None:
+        return Corpus(index, reader)
+    searched, why = copies.quicker(index)
+    return Corpus(searched, reader, why)
 
 
 def search(opened: OpenSpace, text: str, *, top: int = 10, rerank: bool = True) -> Answer:

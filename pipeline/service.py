@@ -16,9 +16,12 @@ from typing import Any, Generic, TypeVar
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline import filters, runs, search, serving, tag_rows, tagging
-from pipeline.archive import SHOWN, Archive
+from pipeline import filters, logs, runs, search, serving, tag_rows, tagging
+from pipeline.archive import Archive
+from pipeline.current import SHOWN
+from pipeline.embed import device_named
 from pipeline.filters import Filter
+from pipeline.gpu_index import GpuCopies
 from pipeline.label_scores import Rule, choose
 from pipeline.label_sets import NONE, Label, LabelSet, checked
 from pipeline.queries import Query
@@ -101,6 +104,7 @@ class Snapshot:
             "size_bytes": sum(self._archive.size_bytes().values()),
             "model": self.opened.model.provenance.source if self.opened.model.provenance else "",
             "space": self._space,
+            "searched_by": self.corpus.searched_by,
             "indexed_at": last.isoformat() if last else None,
         }
 
@@ -214,6 +218,8 @@ class Service:
         """
         self._folder, self._model, self._device, self._encode = folder, model, device, encode
         self._lock = threading.Lock()
+        on = device_named(device)
+        self._copies = GpuCopies(on) if on.startswith("cuda") else None
         self.current = self._open(self._opened())
 
     def refresh(self) -> bool:
@@ -231,13 +237,14 @@ class Service:
         opened = serving.open_space(self._folder, self._model, device=self._device)
         return replace(opened, encode_texts=self._encode)
 
-    @staticmethod
-    def _open(opened: OpenSpace) -> Snapshot:
+    def _open(self, opened: OpenSpace) -> Snapshot:
         version = _version(opened.archive)
         rows = opened.archive.current_videos(opened.space, VIDEO_COLUMNS)
         shown = rows.filter(pc.is_in(rows["status"], pa.array([*SHOWN, "gone"])))
         # What indexes and readers open is of their own moment: at least as new as the version that is named here.
-        return Snapshot(opened, version, search.corpus(opened), shown)
+        corpus = search.corpus(opened, self._copies)
+        logs.logger("service").info("searched by %s", corpus.searched_by, extra=logs.fields(space=opened.space))
+        return Snapshot(opened, version, corpus, shown)
 
 
 def _version(archive: Archive) -> tuple[str, int, int, int]:

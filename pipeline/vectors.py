@@ -137,12 +137,21 @@ class Segment:
         """The numbers of those clips."""
         return self.clips_N if self.live_N is None else self.clips_N[self.live_N]
 
+    def findable(self, allowed: Allowed | None) -> Mask | None:
+        """Which of its clips may be found, N; None where all may."""
+        if allowed is None:
+            return self.live_N
+        passes_N = allowed(self.clips_N, self.videos_N)
+        return passes_N if self.live_N is None else self.live_N & passes_N
+
+    def vectors(self) -> Iterator[Vectors]:
+        """All of its vectors in order, as codes keep them, some thousands at a time."""
+        for first in range(0, len(self.clips_N), PICKED_AT_ONCE):
+            yield self.index.reconstruct_batch(np.arange(first, min(first + PICKED_AT_ONCE, len(self.clips_N))))
+
     def search(self, queries_QE: Vectors, most: int, allowed: Allowed | None = None) -> tuple[Vectors, Numbers, Mask]:
         """Scores, clips' numbers and whether there is such a result, Q x M each, best first."""
-        mask_N = self.live_N
-        if allowed is not None:
-            passes_N = allowed(self.clips_N, self.videos_N)
-            mask_N = passes_N if mask_N is None else mask_N & passes_N
+        mask_N = self.findable(allowed)
         left = len(self.clips_N) if mask_N is None else int(mask_N.sum())
         most, queries_QE = min(most, left), np.ascontiguousarray(queries_QE, np.float32)
         if not most:

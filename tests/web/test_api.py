@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import shutil
 import socket
@@ -21,6 +22,7 @@ from jobs.web import media
 from jobs.web.app import create_app
 from jobs.web.limits import LOOPBACK_HOSTS, Limits, is_loopback
 from pipeline import flows, queries, search
+from pipeline.gpu_index import GpuCopies
 from pipeline.moments import Grouping
 from pipeline.preview import Previews
 from pipeline.search import SearchSettings
@@ -169,6 +171,17 @@ def test_a_label_set_is_encoded_once(made: Path, monkeypatch: pytest.MonkeyPatch
     assert [service.current.classify(checked_labels(["a circle", "a square"]), [each]) for each in clip_ids] == first
     assert service.current.classify(other, clip_ids) == one
     assert first[0] != first[1]
+
+
+def test_a_copy_of_the_index_on_a_device_answers_the_same(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usual = Service(made / "archive", device="cpu").current
+    monkeypatch.setattr(GpuCopies, "quicker", lambda copies, index: (copies.of(index), "cuda: because"))
+    copied = search.corpus(usual.opened, GpuCopies("cpu"))
+    other = dataclasses.replace(usual, corpus=copied)
+    for where in (None, "uri like '%kite%'"):
+        asked = (queries.of_text(TEXT), SearchSettings(top=5), where)
+        assert other.ask(*asked).hits == usual.ask(*asked).hits
+    assert (usual.stats["searched_by"], other.stats["searched_by"]) == ("CPUs", "cuda: because")
 
 
 # --- videos, files, pictures
