@@ -27,7 +27,7 @@ import numpy as np
 import scenedetect
 from numpy.typing import NDArray
 
-from pipeline import cuts, decode, demux, picking, plan, sources
+from pipeline import cuts, decode, decode_shots, demux, picking, plan, sources
 from pipeline.settings import IndexSettings, Sampling
 from schemas.errors import VideoError
 
@@ -60,7 +60,7 @@ def clip(uri: str) -> list[NDArray[np.uint8]]:
     """The first seconds of a video at RATE_HZ."""
     with demux.opened(uri) as (container, stream):
         shots = []
-        for shot in picking.in_order(decode._intact_frames(container, stream)):  # noqa: SLF001  # one way to decode
+        for shot in picking.in_order(decode.intact_frames(container, stream)):
             if shots and shot.time_s - shots[0][0] > CLIP_S:
                 break
             shots.append((shot.time_s, filling(shot.frame)))
@@ -110,7 +110,7 @@ def join(files: list[str], folder: Path) -> tuple[dict[str, str], Times]:
 def frames_of(uri: str) -> Iterator[picking.Shot]:
     """Every frame in order."""
     with demux.opened(uri) as (container, stream):
-        yield from picking.in_order(decode._intact_frames(container, stream))  # noqa: SLF001
+        yield from picking.in_order(decode.intact_frames(container, stream))
 
 
 def a_pass(uri: str) -> Times:
@@ -143,7 +143,7 @@ def indexed(segment: str, uri: str) -> Times:
         if settings.shots is None:
             decode.decode(unit, IMAGE_SIZE)
         else:
-            decode.shots_of(unit, IMAGE_SIZE, settings)
+            decode_shots.shots_of(unit, IMAGE_SIZE, settings)
     return []
 
 

@@ -27,16 +27,14 @@ from deltalake.transaction import AddAction, RemoveAction
 from pyarrow import fs
 
 from pipeline import keys, parts, places, stores
-from pipeline.heaps import last_of
+from pipeline.current import CURRENT, current_rows, shown_keys
 from pipeline.keys import Keys
 from pipeline.places import ClipReader, Places
 from pipeline.stores import AnyPath
 from schemas import tables
 from schemas.errors import ArchiveError, LeaseLost, first_line
-from schemas.records import Letter, PacketsPart, Part, Place, UnitOutcome, VideoRow
+from schemas.records import Letter, PacketsPart, Part, Place, VideoRow
 
-SHOWN = ("ok", "partial")
-CURRENT = ["video_id", "revision", "indexed_at", "uri"]  # what tells which row is current
 # By this name Delta keeps the highest term of a lease that wrote a table; see pipeline/lease.py.
 WRITER = "footage-index"
 FENCED = ("clips", "videos", "failures", "packets")
@@ -130,7 +128,7 @@ class Archive:
         wanted = pa.schema([known[column] for column in (tables.TABLES[name].names if columns is None else columns)])
         return table.to_pyarrow_dataset(filesystem=native, schema=wanted)
 
-    def _read(self, name: str, columns: list[str] | None = None, **equal: str) -> pa.Table:
+    def read(self, name: str, columns: list[str] | None = None, **equal: str) -> pa.Table:
         """Rows of a table where each column in `equal` has that value."""
         condition = None
         for column, value in equal.items():
@@ -148,7 +146,7 @@ class Archive:
     def current_videos(self, space: str, columns: list[str] | None = None) -> pa.Table:
         """The current row of every video ever seen in a space, in uri order; columns as in `tables.VIDEOS`, or some."""
         needed = [*CURRENT, *(name for name in columns if name not in CURRENT)] if columns is not None else None
-        return current_rows(self._read("videos", needed, space=space))
+        return current_rows(self.read("videos", needed, space=space))
 
     def video_batches(self, space: str | None, columns: list[str]) -> Iterator[pa.RecordBatch]:
         """All rows of a space (None: of all), current or not, a batch at a time: for archives too large to hold."""
@@ -270,7 +268,7 @@ class Archive:
         # Read before the clips: a video that becomes visible in between is missed whole, never shown in part.
         shown = self.shown_revisions(space)
         needed = list(dict.fromkeys([*columns, "clip_id", "video_id", "revision"]))
-        clips = self._read("clips", needed, space=space)
+        clips = self.read("clips", needed, space=space)
         return clips.filter(shown.has(keys.of_revisions(clips))).sort_by("clip_id").select(columns)
 
     def visible_batches(self, space: str, columns: list[str], shown: Keys | None = None) -> Iterator[pa.RecordBatch]:
@@ -280,10 +278,10 @@ class Archive:
         """
         shown = self.shown_revisions(space) if shown is None else shown
         needed = list(dict.fromkeys([*columns, "video_id", "revision"]))
-        for batch in self._clip_batches(space, needed):
+        for batch in self.clip_batches(space, needed):
             yield batch.filter(shown.has(keys.of_revisions(batch))).select(columns)
 
-    def _clip_batches(self, space: str, columns: list[str]) -> Iterator[pa.RecordBatch]:
+    def clip_batches(self, space: str, columns: list[str]) -> Iterator[pa.RecordBatch]:
         """All clips of a space, shown or not, a few hundred at a time."""
         stream = parts.STREAM | {"batch_size": parts.ROWS_PER_BATCH}
         yield from self._dataset("clips").to_batches(columns=columns, filter=pc.field("space") == space, **stream)
@@ -330,45 +328,13 @@ class Archive:
         found = self._dataset("clips").get_fragments(filter=pc.field("space") == space)
         return {fragment.path for fragment in found}
 
-    def pending_units(self, space: str) -> tuple[dict[str, UnitOutcome], dict[str, int]]:
-        """Units that are committed although no video row shows them, and the highest such revision by video_id."""
-        columns = ["unit_id", "video_id", "revision", "intact_samples", "start_s", "end_s"]
-        # A revision that any row ever named, shown or superseded, belongs to a finished run and is nothing to resume.
-        named = Keys(map(keys.of_revisions, self.video_batches(space, ["video_id", "revision"])))
-        clips = self._clip_batches(space, columns)
-        hidden = (
-            row for batch in clips for row in batch.filter(pc.invert(named.has(keys.of_revisions(batch)))).to_pylist()
-        )
-        outcomes: dict[str, UnitOutcome] = {}
-        revisions: dict[str, int] = {}
-        for (unit_id, video_id, revision), rows in _grouped(hidden):
-            intact = sum(row["intact_samples"] for row in rows)
-            sample_s = sum((row["end_s"] - row["start_s"]) * row["intact_samples"] for row in rows)
-            outcomes[unit_id] = UnitOutcome(unit_id, video_id, len(rows), intact, sample_s)
-            revisions[video_id] = max(revision, revisions.get(video_id, 0))
-        return outcomes, revisions
-
-    def intact_spans(self, video_id: str, revision: int, space: str) -> list[tuple[float, float]]:
-        """Start and end of the clips of a revision whose samples are all intact, ascending; shown or not."""
-        columns = ["start_s", "end_s", "frame_times_s", "intact_samples", "revision"]
-        rows = self._read("clips", columns, space=space, video_id=video_id).to_pylist()
-        whole = [r for r in rows if r["revision"] == revision and r["intact_samples"] == len(r["frame_times_s"])]
-        return sorted((row["start_s"], row["end_s"]) for row in whole)
-
-    def intact_samples(self, video_id: str, revision: int, space: str) -> dict[float, int]:
-        """How many samples of each clip of a revision are intact, by where it starts; shown or not."""
-        rows = self._read(
-            "clips", ["start_s", "intact_samples", "revision"], space=space, video_id=video_id
-        ).to_pylist()
-        return {row["start_s"]: row["intact_samples"] for row in rows if row["revision"] == revision}
-
     # --- the dead-letter
 
     def letters(self, space: str) -> dict[Place, Letter]:
         """The current letter of each place in a space, settled ones too, oldest first."""
         if not self.has_table("failures"):
             return {}  # schema version 1, not indexed into since
-        rows = self._read("failures", space=space).sort_by("last_seen").to_pylist()
+        rows = self.read("failures", space=space).sort_by("last_seen").to_pylist()
         return {letter.place: letter for letter in (Letter(**row) for row in rows)}
 
     def commit_letters(self, letters: Iterable[Letter]) -> None:
@@ -392,7 +358,7 @@ class Archive:
 
     def runs(self, *, undone: bool = False) -> list[dict[str, Any]]:
         """Rows of the runs table, oldest first, JSON columns parsed; those of runs rolled back only if `undone`."""
-        rows: list[dict[str, Any]] = self._read("runs").sort_by([("at", "ascending")]).to_pylist()
+        rows: list[dict[str, Any]] = self.read("runs").sort_by([("at", "ascending")]).to_pylist()
         forgotten = set() if undone else {row["run_id"] for row in rows if row["state"] == "rolled_back"}
         rows = [row for row in rows if row["run_id"] not in forgotten]
         for row in rows:
@@ -431,21 +397,3 @@ def _is_begun(folder: AnyPath) -> bool:
     """Whether nothing is in a folder but tables of ours, as a `create` that was killed or is under way leaves them."""
     paths = map(PurePosixPath, stores.sizes(folder))
     return all(path.parts[0] in tables.TABLES and path.parts[1:-1] == ("_delta_log",) for path in paths)
-
-
-def current_rows(rows: pa.Table) -> pa.Table:
-    """Of rows of the videos table the current one of each video, in uri order."""
-    return last_of(rows, "video_id", ("revision", "indexed_at")).sort_by("uri")
-
-
-def shown_keys(videos: pa.Table) -> Keys:
-    """Of current rows, the revisions whose clips can be seen."""
-    return Keys([keys.of_revisions(videos.filter(pc.is_in(videos["status"], pa.array(SHOWN))))])
-
-
-def _grouped(rows: Iterable[dict[str, Any]]) -> Iterable[tuple[tuple[str, str, int], list[dict[str, Any]]]]:
-    """Rows by (unit_id, video_id, revision)."""
-    groups: dict[tuple[str, str, int], list[dict[str, Any]]] = {}
-    for row in rows:
-        groups.setdefault((row["unit_id"], row["video_id"], row["revision"]), []).append(row)
-    return groups.items()

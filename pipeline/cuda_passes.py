@@ -51,7 +51,7 @@ class OnCuda:
                 torch.cuda.empty_cache()
 
     def _ready(self, frames_1THWC: Tensor) -> tuple[int, Encode]:
-        """The size of passes, and what encodes one."""
+        """The size of passes, and what encodes one; frames are 1 x T x S x S x C, to try it with."""
         if self.size is None:
             self.size = best_size(lambda size: self._speed(frames_1THWC, size), SIZES)
         if self._encode is None:
@@ -147,7 +147,7 @@ class Recorded:
 
 
 def _to_host(vectors: Tensor) -> Tensor:
-    """On its way to pinned memory."""
+    """Vectors B x E, or contexts B x P x E, on their way to pinned memory."""
     return torch.empty(vectors.shape, dtype=vectors.dtype, pin_memory=True).copy_(vectors, non_blocking=True)
 
 

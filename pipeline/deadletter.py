@@ -13,7 +13,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from pipeline import cuts, decode, lease, logs, plan
+from pipeline import cuts, decode, lease, logs, plan, unfinished
 from pipeline.archive import Archive
 from pipeline.plan import VideoPlan
 from pipeline.survey import Job
@@ -140,9 +140,9 @@ def gaps(archive: Archive, item: VideoPlan, *, by_shots: bool = False) -> list[t
     `by_shots` says that they follow shots, and not the windows that were planned.
     """
     if by_shots:
-        whole = archive.intact_spans(item.video_id, item.revision, item.units[0].space)
+        whole = unfinished.intact_spans(archive, item.video_id, item.revision, item.units[0].space)
         return cuts.uncovered(item.video.windows, whole)
-    intact = archive.intact_samples(item.video_id, item.revision, item.units[0].space)
+    intact = unfinished.intact_samples(archive, item.video_id, item.revision, item.units[0].space)
     spans: list[tuple[float, float]] = []
     for window in item.video.windows:
         if intact.get(window.start_s, 0) == len(window.frame_times_s):

@@ -1,4 +1,4 @@
-"""Packets to frames at model size. With `demux`, the only place that knows PyAV.
+"""Packets to frames at model size. With `demux`, the only place that knows PyAV; `decode_shots` cuts by what is seen.
 
 Frames are resized inside the decoding loop, so memory does not grow with the length or size of the video. One pass per
 unit, over what its plan names or over everything; one thread per worker.
@@ -12,10 +12,9 @@ AVI files with B-frames come out in the right order with swapped times, one bad 
 from __future__ import annotations
 
 import time
-from bisect import bisect_right
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain, groupby, islice
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -25,26 +24,24 @@ from av.video.reformatter import Interpolation, VideoReformatter
 from numpy.typing import NDArray
 
 from pipeline import cuts, demux, plan, samples, sampling
-from pipeline.cuts import Clip, Seen
 from pipeline.damage import Damage
 from pipeline.demux import each_packet, opened, origin_s, stamp_of
 from pipeline.picking import Shot, in_order, pick
-from pipeline.samples import Picture, Sample, Still, middle
-from pipeline.settings import Sampling
+from pipeline.samples import Picture, Sample, middle
 from pipeline.thumbnails import thumbnail_shape, to_webp
 from schemas.errors import UndecodableVideo
-from schemas.records import DecodeCost, DecodedUnit, DecodeSteps, HashedFile, SourceFile, Unit, Window
+from schemas.records import DecodeCost, DecodedUnit, DecodeSteps, HashedFile, SourceFile, Unit
 from xclip_core.geometry import crop_offset, resized_shape, scaled_shape, squeezed
 
 # Blocks of frames that nobody predicts from are not smoothed: 3 % less work, and nothing that 224 pixels would show.
 LEAVE_UNFILTERED = {"skip_loop_filter": "noref"}
 CALIBRATION_S = 0.3
 SCALED_OF = 4  # of so many packets one is scaled in a calibration
+Frame = av.VideoFrame  # for annotations elsewhere
 NOTHING_INTACT = "no intact frame could be decoded where the file says there are some"
-RAW_PIXELS = 640 * 360  # of a frame that takes no more memory than twice what would be made of it
 
 
-def _intact_frames(container: Any, stream: Any, *, goes_on: bool = True) -> Iterator[Shot]:
+def intact_frames(container: Any, stream: Any, *, goes_on: bool = True) -> Iterator[Shot]:
     """Frames in presentation order, without those that damage spoils; FFmpegError ends them unless one `goes_on`."""
     zero_s = origin_s(container)
     damage = Damage()
@@ -152,114 +149,6 @@ def decode(unit: Unit, image_size: int, device: Device | None = None) -> Decoded
     return decoded
 
 
-def decode_by_shots(image_size: int, settings: Sampling, units: list[Unit]) -> list[DecodedUnit]:
-    """`shots_of` as a stage."""
-    return [shots_of(unit, image_size, settings) for unit in units]
-
-
-def shots_of(unit: Unit, image_size: int, settings: Sampling) -> DecodedUnit:
-    """The clips of the stretch that a unit's windows cover, cut where its shots are.
-
-    Raises UndecodableVideo when no clip can be had. One pass from the key frame before the stretch to its end: all
-    frames are decoded, and some kept at model size.
-    """
-    began = time.perf_counter()
-    found, times_s = _cut(unit, image_size, settings)
-    counts = cuts.intact_counts([clip.window for clip in found], unit.windows, np.array(times_s)) if found else []
-    kept = [(clip, intact) for clip, intact in zip(found, counts, strict=True) if intact]
-    if not kept:
-        raise UndecodableVideo(NOTHING_INTACT)
-    return DecodedUnit(
-        unit=unit,
-        windows=tuple(clip.window for clip, _ in kept),
-        frames_NTHWC=np.stack([clip.frames_THWC for clip, _ in kept]),
-        thumbnails=tuple(clip.thumbnail for clip, _ in kept),
-        intact_samples=tuple(intact for _, intact in kept),
-        decode_s=time.perf_counter() - began,
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class _Drawn:
-    """A clip's frames T x S x S x 3 and its thumbnail."""
-
-    window: Window
-    frames_THWC: Picture
-    thumbnail: bytes
-
-
-class _Keeper:
-    """What is made of the frames of shots: a look at each, and pictures of those that become samples.
-
-    Most frames that are kept for a while never become samples. Small ones are kept as they came, and only those that do
-    are scaled; large ones would take too much memory.
-    """
-
-    def __init__(self, image_size: int) -> None:
-        self._image_size = image_size
-        # One each: a scaler keeps the tables of one size.
-        self._looks, self._crops, self._posters = Resizer(), Resizer(), Resizer()
-
-    def seen(self, shot: Shot) -> Seen:
-        """A frame for the detector."""
-        return Seen(shot.time_s, self._looks.luma(shot.frame), bool(shot.frame.key_frame), shot.frame)
-
-    def keep(self, frame: av.VideoFrame) -> av.VideoFrame | Still:
-        """A frame in the form in which it waits."""
-        return frame if frame.width * frame.height <= RAW_PIXELS else self._still(frame)
-
-    def _still(self, frame: av.VideoFrame) -> Still:
-        return Still(self._crops.model_input(frame, self._image_size), self._posters.small(frame))
-
-    def draw(self, clip: Clip[av.VideoFrame | Still]) -> _Drawn:
-        """A clip's pictures; the middle one is its thumbnail."""
-        frames = [
-            kept.picture if isinstance(kept, Still) else self._crops.model_input(kept, self._image_size)
-            for kept in clip.pictures
-        ]
-        middle = clip.pictures[len(clip.pictures) // 2]
-        small = middle.small if isinstance(middle, Still) else self._posters.small(middle)
-        return _Drawn(clip.window, np.stack(frames), to_webp(small))
-
-
-def _cut(unit: Unit, image_size: int, settings: Sampling) -> tuple[list[_Drawn], list[float]]:
-    """A unit's clips, and the times of all frames that came out for it. Seeks, and starts again as `_take` does."""
-    first_s = unit.windows[0].frame_times_s[0]
-    for seek in (True, False):
-        with opened(unit.uri) as (container, stream):
-            if seek:
-                _seek(container, stream, int((first_s + origin_s(container)) / stream.time_base))
-            shots = in_order(_intact_frames(container, stream))
-            first = next(shots, None)
-            if not seek or (first is not None and first.time_s <= first_s + sampling.SAME_TIME_S):
-                found = _cut_frames(chain(filter(None, [first]), shots), unit, _Keeper(image_size), settings)
-                break
-    return found
-
-
-def _cut_frames(
-    shots: Iterator[Shot], unit: Unit, keeper: _Keeper, settings: Sampling
-) -> tuple[list[_Drawn], list[float]]:
-    """The clips of frames in order, and the frames' times."""
-    stretches = cuts.stretches(unit.windows)
-    starts = [start_s - sampling.SAME_TIME_S for start_s, _ in stretches]
-    times_s: list[float] = []
-    found: list[_Drawn] = []
-
-    def in_time() -> Iterator[Shot]:
-        for shot in shots:
-            if times_s and shot.time_s >= stretches[-1][1] - sampling.SAME_TIME_S:
-                return
-            times_s.append(shot.time_s)
-            yield shot
-
-    for place, group in groupby(in_time(), lambda shot: bisect_right(starts, shot.time_s) - 1):
-        if place >= 0:  # else before the first: on the way from the key frame
-            clips = cuts.clips_of(map(keeper.seen, group), *stretches[place], settings, keeper.keep)
-            found += map(keeper.draw, clips)
-    return found, times_s
-
-
 def short_side_frames(uri: str, wanted_s: Sequence[float], short_side: int) -> Picture:
     """The frames on the screen at `wanted_s`, in any order and with repeats: T x H x W x 3, upright RGB, all of each.
 
@@ -306,7 +195,7 @@ def _fed_packets(container: Any, stream: Any, steps: DecodeSteps) -> Iterator[An
     """The packets that are to be decoded; from the front where a seek lands behind the first of them."""
     feed = _stamps(steps.feed)
     wanted = set(feed)
-    _seek(container, stream, feed[0])
+    seek_to(container, stream, feed[0])
     for _ in ("after the seek", "from the front"):
         found = (packet for packet in each_packet(container, stream) if packet.size and packet.pts in wanted)
         first = next(found, None)
@@ -353,15 +242,15 @@ def _take(uri: str, wanted_s: list[float], way: _Way, posters_s: Collection[floa
     for seek in (True, False):
         with opened(uri, way.hwaccel) as (container, stream):
             if seek:
-                _seek(container, stream, int((wanted_s[0] + origin_s(container)) / stream.time_base))
-            shots = in_order(_intact_frames(container, stream, goes_on=way.hwaccel is None))
+                seek_to(container, stream, int((wanted_s[0] + origin_s(container)) / stream.time_base))
+            shots = in_order(intact_frames(container, stream, goes_on=way.hwaccel is None))
             taken = _resize_picked(pick(shots, wanted_s), way, posters_s)
         if not seek or (taken and taken[wanted_s[0]].time_s <= wanted_s[0] + sampling.SAME_TIME_S):
             break
     return taken
 
 
-def _seek(container: Any, stream: Any, stamp: int) -> None:
+def seek_to(container: Any, stream: Any, stamp: int) -> None:
     """To the last key frame up to a presentation time in ticks, if the container can."""
     if stamp * stream.time_base - origin_s(container) <= 1.0:
         return  # as good as the front, and files without an index need no second try

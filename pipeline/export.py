@@ -22,7 +22,8 @@ import pyarrow.csv
 from numpy.lib import format as npy
 
 from pipeline import parts
-from pipeline.archive import Archive, shown_keys
+from pipeline.archive import Archive
+from pipeline.current import shown_keys
 from pipeline.runs import serving_run
 from pipeline.tag_lookup import TAGS_TYPE, TagLookup
 from schemas import tables

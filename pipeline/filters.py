@@ -30,7 +30,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from pipeline import keys, tag_rows
-from pipeline.archive import SHOWN, Archive
+from pipeline.archive import Archive
+from pipeline.current import SHOWN
 from pipeline.keys import Keys, Numbers
 from pipeline.label_sets import NONE
 from schemas import tables

@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pipeline import deadletter, decode, decoders, engine, interrupts, plan, pools, revisions, room
+from pipeline import deadletter, decode, decode_shots, decoders, engine, interrupts, plan, pools, revisions, room
 from pipeline.decoders import Choice
 from pipeline.engine import Stage
 from pipeline.lease import Lease
@@ -266,7 +266,7 @@ def _every(seconds: float, results: Iterable[Any]) -> Iterator[list[Any]]:
 def _decoding(space: Space) -> Callable[[list[Unit]], list[DecodedUnit]]:
     """The work of the stage that decodes."""
     if space.sampling.shots is not None:
-        return partial(decode.decode_by_shots, space.model.image_size, space.sampling)
+        return partial(decode_shots.decode_by_shots, space.model.image_size, space.sampling)
     return partial(decode.decode_units, space.model.image_size)
 
 

@@ -42,9 +42,8 @@ def _in_csv(file: AnyPath, delimiter: str = ",") -> Iterator[str]:
         try:
             header = next(rows, [])
             column = header.index(_column(file, 1, header))
-            for row in rows:
-                if row:  # an empty line is no row
-                    yield _named(file, rows.line_num, row[column] if column < len(row) else None)
+            for row in filter(None, rows):  # an empty line is no row
+                yield _named(file, rows.line_num, row[column] if column < len(row) else None)
         except csv.Error as error:
             raise _wrong(file, rows.line_num, f"no CSV ({first_line(error)})") from error
 

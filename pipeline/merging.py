@@ -21,7 +21,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline import delta_log, indexes, keys, lease, parts, recall_texts, room, runs, stores
-from pipeline.archive import SHOWN, Archive
+from pipeline.archive import Archive
+from pipeline.current import SHOWN
 from pipeline.index_plan import Rules
 from pipeline.keys import Keys
 from pipeline.lease import Lease

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.archive import SHOWN, Archive
+from pipeline.archive import Archive
+from pipeline.current import SHOWN
 from pipeline.runs import SpaceLine, run_of_space, spaces
 
 RUNS_SHOWN = 5

@@ -152,11 +152,11 @@ def _recalled(folder: AnyPath, settings: Sampling, costs: Costs, lot: PacketsLot
     decoder = decode.decoder()
     try:
         for row in parts.pick(folder / "packets" / lot.path, "fingerprint", list(left)):
-            if row["decoder"] == decoder:
-                made = list(_made(row, left.get(row["fingerprint"], ()), settings, costs))
-                if made:  # once: the content may be there twice
-                    yield from made
-                    del left[row["fingerprint"]]
+            files = left.get(row["fingerprint"], ()) if row["decoder"] == decoder else ()
+            made = list(_made(row, files, settings, costs)) if files else []
+            if made:  # once: the content may be there twice
+                yield from made
+                del left[row["fingerprint"]]
     except DAMAGE:
         return
 

@@ -18,7 +18,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline import delta_log, indexes, lease, parts
-from pipeline.archive import SHOWN, Archive, current_rows
+from pipeline.archive import Archive
+from pipeline.current import SHOWN, current_rows
 from schemas import tables
 from schemas.errors import ArchiveError, InputError
 

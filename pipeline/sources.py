@@ -233,18 +233,25 @@ def _in_tar(uri: str, named: Container[str]) -> Iterator[SourceFile | Failed]:
     try:
         _, mtime_s = tars.look(tar)
         for each in tars.members(tar):
-            if each.name is None:
-                assert isinstance(each, tars.Refused)
-                found[uri] = _unusable(uri, each)
-            elif os.path.splitext(each.name)[1].lower() in EXTENSIONS:  # noqa: PTH122  # no path
-                place = _member_uri(uri, each)
-                if isinstance(each, tars.Refused):
-                    found[place] = _unusable(place, each)
-                else:
-                    found[place] = SourceFile(place, each.size_bytes, mtime_s)
+            found.update(_member(uri, each, mtime_s))
     except OSError as error:
         found[uri] = _problem(tar, error)
     yield from (each for place, each in found.items() if place not in named)
+
+
+def _member(
+    tar_uri: str, each: tars.Member | tars.Refused, mtime_s: float
+) -> Iterator[tuple[str, SourceFile | Failed]]:
+    """Where a member is and what is there, if it is a video by its name; the tar, of what is wrong with all of it."""
+    if each.name is None:
+        assert isinstance(each, tars.Refused)
+        yield tar_uri, _unusable(tar_uri, each)
+    elif os.path.splitext(each.name)[1].lower() in EXTENSIONS:  # noqa: PTH122  # no path
+        place = _member_uri(tar_uri, each)
+        if isinstance(each, tars.Refused):
+            yield place, _unusable(place, each)
+        else:
+            yield place, SourceFile(place, each.size_bytes, mtime_s)
 
 
 def _member_uri(tar_uri: str, member: tars.Member | tars.Refused) -> str:

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pipeline import costs, decode, demux, engine, packet_cache, plan, relink, sources
+from pipeline import costs, decode, demux, engine, packet_cache, plan, relink, sources, unfinished
 from pipeline.archive import Archive
 from pipeline.engine import Stage
 from pipeline.ledger import COLUMNS, Ledger, VideoIds, read_before
@@ -375,7 +375,8 @@ def died(record: Any, stage: str, deadline_s: float) -> Failed:
 
 def _plans(job: Job, videos: list[InspectedVideo]) -> tuple[VideoPlan, ...]:
     """Units of all new and changed videos, minus what an interrupted run has committed and what is to be left alone."""
-    pending, revisions = job.archive.pending_units(job.space.id) if videos and job.archive.exists() else ({}, {})
+    is_any = videos and job.archive.exists()
+    pending, revisions = unfinished.pending_units(job.archive, job.space.id) if is_any else ({}, {})
     per_unit = plan.windows_per_unit(job.space.sampling)
     plans = []
     for video in videos:

@@ -19,7 +19,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline import keys, tag_rows
-from pipeline.archive import SHOWN, Archive, shown_keys
+from pipeline.archive import Archive
+from pipeline.current import SHOWN, shown_keys
 from pipeline.heaps import Heaps
 from pipeline.progress import Progress
 from schemas import tables

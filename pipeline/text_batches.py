@@ -18,7 +18,7 @@ Asked = tuple[Encoder, Sequence[str]]  # a query's model and texts; while a newe
 
 
 def encoded_together(asked: Sequence[Asked]) -> list[Tensor | FootageError]:
-    """Raw vectors of each query's texts, in one pass for each model, or why there are none.
+    """Raw vectors K x E of each query's texts, in one pass for each model, or why there are none.
 
     The texts of one query that the model does not take are no other's concern.
     """

@@ -23,7 +23,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from pipeline import delta_log, indexes, keys, packet_cache, packing, parts, sources, thumbnails
-from pipeline.archive import LATER, SHOWN, Archive
+from pipeline.archive import LATER, Archive
+from pipeline.current import SHOWN
 from pipeline.delta_log import TableFile
 from pipeline.heaps import Heaps, last_of
 from pipeline.keys import Keys, Numbers

@@ -216,7 +216,7 @@ class FastVideo(nn.Module):
 
 
 def fast_video(model: Encoder, dtype: torch.dtype) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
-    """The quickest way from uint8 frames to vectors and contexts that there is for a model, which it takes over.
+    """The quickest way from uint8 frames to vectors B x E and contexts B x N x E for a model, which it takes over.
 
     An encoder of open_clip's goes through its own code in float32, whatever `dtype`: its towers are of many kinds.
     """

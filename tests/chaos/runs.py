@@ -18,7 +18,8 @@ import torch
 from deltalake import DeltaTable
 
 from pipeline import flows, indexing, lease
-from pipeline.archive import SHOWN, Archive
+from pipeline.archive import Archive
+from pipeline.current import SHOWN
 from pipeline.settings import EngineName, IndexSettings, Policy
 from schemas.errors import FootageError
 from tests.chaos.piles import WINDOW_S

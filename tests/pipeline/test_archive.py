@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable
 
-from pipeline import delta_log, parts
+from pipeline import delta_log, parts, unfinished
 from pipeline.archive import Archive
 from pipeline.parts import write_part
 from schemas import tables
@@ -303,7 +303,7 @@ def test_committed_units_without_a_row_are_pending(archive: Archive) -> None:
     row = video_row()
     units = [embedded(unit_of(row, clips, unit_id=name)) for name, clips in (("first", 2), ("second", 3))]
     commit(archive, units)
-    outcomes, revisions = archive.pending_units(SPACE)
+    outcomes, revisions = unfinished.pending_units(archive, SPACE)
     assert {name: (outcome.clip_count, outcome.intact_samples) for name, outcome in outcomes.items()} == {
         "first": (2, 8),
         "second": (3, 12),
@@ -311,14 +311,14 @@ def test_committed_units_without_a_row_are_pending(archive: Archive) -> None:
     assert revisions == {row.video_id: 1}
     assert done.video_id not in revisions
     archive.commit_videos([row])
-    assert archive.pending_units(SPACE) == ({}, {})
+    assert unfinished.pending_units(archive, SPACE) == ({}, {})
 
 
 def test_the_highest_pending_revision_is_named(archive: Archive) -> None:
     row = add_video(archive)
     for revision in (4, 2, 3):
         commit(archive, [embedded(unit_of(replace(row, revision=revision)))])
-    outcomes, revisions = archive.pending_units(SPACE)
+    outcomes, revisions = unfinished.pending_units(archive, SPACE)
     assert len(outcomes) == 3
     assert revisions == {row.video_id: 4}
 
@@ -327,12 +327,12 @@ def test_superseded_revisions_are_not_pending(archive: Archive) -> None:
     row = add_video(archive)
     commit(archive, [embedded(unit_of(replace(row, revision=2)))], [replace(row, revision=2)])
     archive.commit_videos([replace(row, revision=3, status="gone")])
-    assert archive.pending_units(SPACE) == ({}, {})
+    assert unfinished.pending_units(archive, SPACE) == ({}, {})
 
 
 def test_units_of_another_space_are_not_pending(archive: Archive) -> None:
     commit(archive, [embedded(unit_of(video_row(space="other")))])
-    assert archive.pending_units(SPACE) == ({}, {})
+    assert unfinished.pending_units(archive, SPACE) == ({}, {})
 
 
 # --- runs

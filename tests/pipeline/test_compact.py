@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline import deadletter, delta_log, indexes, lease, scratch
+from pipeline import deadletter, delta_log, indexes, lease, scratch, unfinished
 from pipeline.archive import Archive
 from pipeline.compact import CompactSettings, compact, merges
 from pipeline.delta_log import TableFile
@@ -235,10 +235,10 @@ def test_merged_files_are_encoded_like_parts_with_checksums(archive: Archive) ->
 
 
 def test_what_an_interrupted_run_left_can_still_be_taken_over(archive: Archive) -> None:
-    pending = archive.pending_units(SPACE)
+    pending = unfinished.pending_units(archive, SPACE)
     assert len(pending[0]) == 1
     compact(archive.folder, NOW)
-    assert archive.pending_units(SPACE) == pending
+    assert unfinished.pending_units(archive, SPACE) == pending
 
 
 @pytest.mark.parametrize(
@@ -439,7 +439,7 @@ def test_stopped_before_any_step_it_loses_nothing_and_the_next_time_completes(st
     compact(archive.folder, NOW)
     assert seen(archive).equals(before)
     assert on_disk(archive) == paths(archive)
-    assert len(archive.pending_units(SPACE)[0]) == 1
+    assert len(unfinished.pending_units(archive, SPACE)[0]) == 1
 
 
 @pytest.mark.parametrize("step", ["commit clips", "vacuum clips"])

@@ -88,7 +88,7 @@ SMEARED = 4.0  # mean difference in grey levels from the frame of the sound file
 def pass_over(path: Path) -> dict[float, np.ndarray]:
     """The grey pictures of all frames that count as intact, by time."""
     with demux.opened(str(path)) as (container, stream):
-        shots = decode._intact_frames(container, stream)
+        shots = decode.intact_frames(container, stream)
         return {shot.time_s: shot.frame.to_ndarray(format="gray").astype(int) for shot in shots}
 
 
@@ -123,7 +123,7 @@ def test_not_one_frame_of_an_ordinary_file_counts_as_damaged() -> None:
         with demux.opened(str(path)) as (container, stream):
             everything = sum(len(packet.decode()) for packet in container.demux(stream))
         with demux.opened(str(path)) as (container, stream):
-            assert sum(1 for _ in decode._intact_frames(container, stream)) == everything, path.name
+            assert sum(1 for _ in decode.intact_frames(container, stream)) == everything, path.name
 
 
 def test_the_flag_of_a_damaged_frame_does_not_reach_the_frames_after_it(tmp_path: Path) -> None:

@@ -298,14 +298,14 @@ def test_a_late_unit_does_not_decode_the_file_from_the_front(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (unit,) = units(make_video(tmp_path / name, frames=300, gop=50, paint=halves))
-    intact_frames, seen = decode._intact_frames, []
+    intact_frames, seen = decode.intact_frames, []
 
     def counted(*given, **named) -> Iterator:
         for shot in intact_frames(*given, **named):
             seen.append(shot.time_s)
             yield shot
 
-    monkeypatch.setattr(decode, "_intact_frames", counted)
+    monkeypatch.setattr(decode, "intact_frames", counted)
     decode.decode(replace(unit, windows=unit.windows[10:], steps=None), SIZE)
     assert len(seen) < 110, "two seconds are wanted, at most two more lie before them since a key frame"
 

@@ -9,7 +9,7 @@ import av
 import numpy as np
 import pytest
 
-from pipeline import decode, demux, plan, sampling
+from pipeline import decode, decode_shots, demux, plan, sampling
 from pipeline.settings import IndexSettings, Sampling
 from schemas.errors import UndecodableVideo
 from schemas.records import DecodedUnit, Unit
@@ -49,7 +49,7 @@ def units(path: Path, settings: Sampling = SETTINGS) -> tuple[Unit, ...]:
 
 def cut(path: Path, settings: Sampling = SETTINGS) -> list[DecodedUnit]:
     """All of a file."""
-    return decode.decode_by_shots(SIZE, settings, list(units(path, settings)))
+    return decode_shots.decode_by_shots(SIZE, settings, list(units(path, settings)))
 
 
 def spans(found: list[DecodedUnit]) -> list[tuple[float, float]]:
@@ -155,7 +155,7 @@ def test_a_file_of_which_nothing_decodes_says_so(tmp_path: Path) -> None:
     (unit,) = units(path)
     damage_packets(path, range(20))
     with pytest.raises(UndecodableVideo, match="no intact frame"):
-        decode.shots_of(unit, SIZE, SETTINGS)
+        decode_shots.shots_of(unit, SIZE, SETTINGS)
 
 
 def test_a_single_frame_is_a_clip(tmp_path: Path) -> None:
@@ -168,7 +168,7 @@ def test_one_pass_is_all_that_is_decoded(tmp_path: Path, monkeypatch: pytest.Mon
     path = film(tmp_path / "a.mp4", 40, 40)
     (unit,) = units(path)
     assert unit.steps is None
-    frames = decode._intact_frames
+    frames = decode.intact_frames
     count = 0
 
     def counted(*args):
@@ -177,8 +177,8 @@ def test_one_pass_is_all_that_is_decoded(tmp_path: Path, monkeypatch: pytest.Mon
             count += 1
             yield shot
 
-    monkeypatch.setattr(decode, "_intact_frames", counted)
-    decode.shots_of(unit, SIZE, SETTINGS)
+    monkeypatch.setattr(decode, "intact_frames", counted)
+    decode_shots.shots_of(unit, SIZE, SETTINGS)
     assert count == 80
 
 
@@ -188,10 +188,10 @@ def test_a_seek_that_lands_behind_the_start_begins_again_from_the_front(
     path = film(tmp_path / "a.mp4", 100, 100)
     (unit,) = units(path)
     later = replace(unit, windows=unit.windows[2:])
-    expected = spans([decode.shots_of(later, SIZE, SETTINGS)])
+    expected = spans([decode_shots.shots_of(later, SIZE, SETTINGS)])
 
     def too_far(container: av.container.InputContainer, stream: av.video.stream.VideoStream, stamp: int) -> None:
         container.seek(stamp + int(5 / stream.time_base), stream=stream)
 
-    monkeypatch.setattr(decode, "_seek", too_far)
-    assert spans([decode.shots_of(later, SIZE, SETTINGS)]) == expected
+    monkeypatch.setattr(decode, "seek_to", too_far)
+    assert spans([decode_shots.shots_of(later, SIZE, SETTINGS)]) == expected

@@ -225,9 +225,9 @@ def test_a_unit_that_does_not_come_out_whole_is_the_cpus(tmp_path: Path, monkeyp
 def test_on_a_device_the_first_packet_that_does_not_decode_ends_the_pass(tmp_path: Path) -> None:
     path = damage_packets(make_video(tmp_path / "damaged.avi", codec="mpeg4"), [20])
     with demux.opened(str(path)) as (container, stream):
-        assert len(list(decode._intact_frames(container, stream))) > 40
+        assert len(list(decode.intact_frames(container, stream))) > 40
     with pytest.raises(UndecodableVideo, match="decoding failed"), demux.opened(str(path)) as (container, stream):
-        list(decode._intact_frames(container, stream, goes_on=False))
+        list(decode.intact_frames(container, stream, goes_on=False))
 
 
 def test_a_decoder_takes_the_option_for_more_surfaces(tmp_path: Path) -> None:

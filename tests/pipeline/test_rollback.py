@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import delta_log, indexes
+from pipeline import delta_log, indexes, unfinished
 from pipeline.archive import Archive
 from pipeline.compact import CompactSettings, compact
 from pipeline.deadletter import failures
@@ -83,7 +83,7 @@ def test_the_archive_is_what_it_was_before_the_run(archive: Archive) -> None:
     assert look(archive) == before
     assert (report.videos, report.clips_before, report.clips_after) == (3, 5 + 2, 2 + 3)
     assert report.runs == ("bad",)
-    assert archive.pending_units(SPACE) == ({}, {}), "nothing of the run is there to be taken over"
+    assert unfinished.pending_units(archive, SPACE) == ({}, {}), "nothing of the run is there to be taken over"
     assert indexes.open_current(archive, SPACE, WIDTH).count == 5
     assert verify(archive.folder).problems == ()
 

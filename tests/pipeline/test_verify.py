@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from pipeline import delta_log, index_files, indexes, parts, sources
+from pipeline import delta_log, index_files, indexes, parts, sources, unfinished
 from pipeline.archive import Archive
 from pipeline.compact import CompactSettings, compact
 from pipeline.repair import ERROR_KIND, repair
@@ -271,7 +271,7 @@ def test_a_lost_file_of_video_rows_leaves_clips_for_the_next_run(archive: Archiv
     assert kinds(report) == ["file_missing", "index", "unfinished"]
     (left,) = repair(archive).left
     assert left.kind == "unfinished"
-    outcomes, revisions = archive.pending_units(SPACE)
+    outcomes, revisions = unfinished.pending_units(archive, SPACE)
     assert revisions == {row.video_id: row.revision}
     assert sum(outcome.clip_count for outcome in outcomes.values()) == row.clip_count
 
