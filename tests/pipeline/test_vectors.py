@@ -16,7 +16,7 @@ from pipeline.index_plan import GB, Rules
 from pipeline.recall_gate import Exact
 from pipeline.vectors import Kind, Segment
 from schemas.errors import InputError
-from tests.pipeline.clustered import CLIPS, COUNT, KINDS, QUERIES, REVISIONS, STORED, best, clustered, segment
+from tests.pipeline.clustered import CLIPS, COUNT, KINDS, QUERIES, REVISIONS, STORED, WIDTH, best, clustered, segment
 
 
 @pytest.fixture(scope="module")
@@ -152,6 +152,56 @@ def test_heads_are_compared_first_and_the_best_of_them_as_a_whole(
     few, many = found(10), found(1000)
     assert few < 0.9
     assert many >= 0.95
+
+
+def found_by_heads(near: int, segment: Segment, monkeypatch, allowed=None) -> list[list[int]]:
+    """Numbers of ten that a search gives which goes by the heads of the first lists, and by nothing else."""
+    monkeypatch.setattr(vectors, "NEAR", near)
+    with monkeypatch.context() as only:
+        only.setattr(vectors, "search_parameters", None)
+        scores, numbers, are = segment.with_probes(32).search(QUERIES, 10, allowed)
+    assert (np.diff(scores, axis=1) <= 0).all()
+    assert are.all()
+    return numbers.tolist()
+
+
+def right(found: list[list[int]], mask_N: np.ndarray | None = None) -> float:
+    """How many of ten are those that comparing all finds, in the mean."""
+    return float(np.mean([len(set(row) & set(best(q, 10, mask_N))) for row, q in zip(found, QUERIES, strict=True)]))
+
+
+def test_heads_of_the_first_lists_say_what_is_compared_as_a_whole(segments, monkeypatch) -> None:
+    few, many = (right(found_by_heads(near, segments["pca"], monkeypatch)) for near in (40, 600))
+    assert few < 9
+    assert many >= 9.5
+
+
+@pytest.mark.parametrize("near", [1, 2_400])
+def test_where_the_first_lists_say_too_little_as_many_are_found(near: int, segments, monkeypatch) -> None:
+    monkeypatch.setattr(vectors, "NEAR", near)
+    _, numbers, are = segments["pca"].with_probes(32).search(QUERIES, 300)
+    assert are.all()
+    assert all(len(set(row)) == 300 for row in numbers.tolist())
+
+
+@pytest.mark.usefixtures("wide_filters")
+def test_heads_of_what_may_not_be_found_say_nothing(segments, monkeypatch) -> None:
+    live = REVISIONS % 3 != 0
+    passes = np.random.default_rng(6).random(COUNT) < 0.5
+    shown = segments["pca"].hiding(live)
+    found = found_by_heads(100, shown, monkeypatch, lambda clips, _: passes & (clips == CLIPS))
+    assert {number for row in found for number in row} <= set(CLIPS[live & passes].tolist())
+    assert right(found, live & passes) >= 9.5
+
+
+def test_of_twins_those_are_found_that_were_added_first(monkeypatch) -> None:
+    twins = np.repeat(STORED[:500], 20, axis=0)
+    kind = Kind("pca", 32)
+    lots = [(CLIPS, REVISIONS, twins)]
+    segment = vectors.filled("twins", kind, vectors.trained(kind, WIDTH, STORED[: kind.sample_size]), lots)
+    monkeypatch.setattr(vectors, "NEAR", 40)
+    _, numbers, are = segment.with_probes(32).search(STORED[:1], 10)
+    assert numbers[are].tolist() == CLIPS[:10].tolist()
 
 
 @given(count=st.integers(1, 10**8), memory=st.integers(GB // 4, 100 * GB))
