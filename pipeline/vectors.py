@@ -45,8 +45,8 @@ ID_BYTES, PLACE_BYTES = 8, 8
 HEAD_PART = 1 / 4  # of the numbers of a vector, how many its head has
 HEADS_PER_ROOT = 8  # heads are compared so quickly that shorter lists pay
 # Of the heads in the first lists the best so many say how good one must be for its whole vector to be compared. FAISS
-# can keep the best of all lists by itself, but its heap of thousands takes longer than comparing what is put into it.
-FIRST_PART, NEAR = 1 / 8, 2_400
+# can keep the best of all lists by itself, but its heap of thousands takes as long as comparing what is put into it.
+FIRST_LISTS, NEAR = 64, 2_400
 LOOKED_AT = 6_000  # whole vectors where the first lists hold too few
 # Where no more vectors may be found, or no greater part, they are picked out of their lists and compared one by one:
 # that takes 1 us each, and to look at whether one may be found some 25 ns.
@@ -192,7 +192,9 @@ class Segment:
     ) -> tuple[Vectors, Places]:
         """As `_found`, for one query: the best by whole codes, of the vectors whose heads are good enough."""
         two_stages: Any = self.index
-        first, heads = (heads_parameters(n, **selector) for n in (math.ceil(FIRST_PART * probes), probes))
+        # More of those too where fewer of their vectors may be found.
+        first_lists = min(probes, math.ceil(FIRST_LISTS * probes / self.probes))
+        first, heads = (heads_parameters(count, **selector) for count in (first_lists, probes))
         scores_1K, places_1K = two_stages.base_index.search(query_1E, max(NEAR, most), params=first)
         if places_1K[0, -1] >= 0:
             wide = faiss.IndexRefineSearchParameters(base_index_params=heads)  # type: ignore[call-arg]

@@ -143,6 +143,8 @@ def test_the_kind_goes_by_number_and_memory(count: int, memory: int, name: str, 
 def test_heads_are_compared_first_and_the_best_of_them_as_a_whole(
     segments: dict[str, Segment], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(vectors, "NEAR", COUNT + 1)  # the first lists hold too few to say anything
+
     def found(looked_at: int) -> float:
         monkeypatch.setattr(vectors, "LOOKED_AT", looked_at)
         _, numbers, _ = segments["pca"].with_probes(32).search(QUERIES, 10)
@@ -156,6 +158,7 @@ def test_heads_are_compared_first_and_the_best_of_them_as_a_whole(
 
 def found_by_heads(near: int, segment: Segment, monkeypatch, allowed=None) -> list[list[int]]:
     """Numbers of ten that a search gives which goes by the heads of the first lists, and by nothing else."""
+    monkeypatch.setattr(vectors, "FIRST_LISTS", 4)
     monkeypatch.setattr(vectors, "NEAR", near)
     with monkeypatch.context() as only:
         only.setattr(vectors, "search_parameters", None)
@@ -178,6 +181,7 @@ def test_heads_of_the_first_lists_say_what_is_compared_as_a_whole(segments, monk
 
 @pytest.mark.parametrize("near", [1, 2_400])
 def test_where_the_first_lists_say_too_little_as_many_are_found(near: int, segments, monkeypatch) -> None:
+    monkeypatch.setattr(vectors, "FIRST_LISTS", 4)
     monkeypatch.setattr(vectors, "NEAR", near)
     _, numbers, are = segments["pca"].with_probes(32).search(QUERIES, 300)
     assert are.all()
