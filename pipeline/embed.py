@@ -103,7 +103,9 @@ class Embed:
         encoder = (byte_video if self.precision == "int8" else fast_video)(model, self.dtype)
         if self.device.startswith("cuda"):
             return OnCuda(encoder, self.device)
-        return OnCpu(encoder, self.threads, clips_per_pass(model.config, self.dtype))
+        # In bytes a clip's layers stay in the cache whatever the pass, and the first pass is what closeness is told by.
+        most = CLIPS_PER_PASS if self.precision == "int8" else clips_per_pass(model.config, self.dtype)
+        return OnCpu(encoder, self.threads, most)
 
     def __call__(self, units: list[DecodedUnit]) -> list[EmbeddedUnit]:
         """One embedded unit for each decoded one, in order."""

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import statistics
 import time
-from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
 from weakref import WeakValueDictionary
@@ -24,10 +23,11 @@ import torch
 from pipeline.index_files import VectorIndex, best_of
 from pipeline.indexes import Searchable
 from pipeline.vectors import Allowed, Segment, Vectors, cosines
+from schemas.errors import first_line
 
 # Products in float16 are rounded, sums of them too: so many more than are asked for are scored again in float32.
 KEPT, LEAST_KEPT = 4, 1_024
-ROOM_PART = 0.8  # of free memory; scores and what a model needs come on top
+KEPT_FREE = 0.15  # of a device's memory: for scores, and for what a model needs
 NUMBER_BYTES = 2
 PROBE_QUERIES, PROBE_CLIPS = 9, 200
 GB = 1_000_000_000
@@ -81,7 +81,11 @@ class GpuIndex:
         """See `VectorIndex.search`."""
         query_E = np.ascontiguousarray(query_E, np.float32)
         pairs = zip(self.own.segments, self.copies, strict=True)
-        return best_of(chain.from_iterable(copy.nearest(each, query_E, most, allowed) for each, copy in pairs), most)
+        try:
+            found = [copy.nearest(each, query_E, most, allowed) for each, copy in pairs]
+        except torch.OutOfMemoryError:  # of scores, beside others who use the device
+            return self.own.search(query_E, most, allowed)
+        return best_of(chain.from_iterable(found), most)
 
 
 class GpuCopies:
@@ -90,31 +94,46 @@ class GpuCopies:
     def __init__(self, device: str) -> None:
         self.device = device
         self._held: WeakValueDictionary[str, _Copy] = WeakValueDictionary()
+        self._slower: tuple[frozenset[str], str] | None = None  # segments that CPUs search quicker, and what was said
 
     def of(self, index: VectorIndex) -> GpuIndex | None:
-        """The index with its segments on the device; None where there is no room for them."""
+        """The index with its segments on the device; None where there is no room for them.
+
+        A version that is still asked keeps its copies until it is closed. Raises what CUDA does.
+        """
         held = {segment.name: self._held.get(segment.name) for segment in index.segments}
         missing = [segment for segment in index.segments if held[segment.name] is None]
-        if sum(map(_size_bytes, missing)) > ROOM_PART * room_bytes(self.device):
+        if missing and sum(map(_size_bytes, missing)) > room_bytes(self.device):
             return None
-        with suppress(torch.OutOfMemoryError):  # another process was quicker
-            copies = [held[segment.name] or _Copy(segment, self.device) for segment in index.segments]
-            self._held.update({segment.name: copy for segment, copy in zip(index.segments, copies, strict=True)})
-            return GpuIndex(index, tuple(copies))
-        return None
+        copies = [held[segment.name] or _Copy(segment, self.device) for segment in index.segments]
+        self._held.update({segment.name: copy for segment, copy in zip(index.segments, copies, strict=True)})
+        return GpuIndex(index, tuple(copies))
 
     def quicker(self, index: VectorIndex) -> tuple[Searchable, str]:
         """The index, or its copy on the device where that answers in less time; and what decided, in a sentence."""
         if not index.count:
             return index, "CPUs: no clips"
-        on_device = self.of(index)
-        if on_device is None:
-            size_bytes = sum(map(_size_bytes, index.segments))
-            return index, f"CPUs: no room for {size_bytes / GB:.2f} GB of vectors on {self.device}"
+        names = frozenset(segment.name for segment in index.segments)
+        if self._slower is not None and self._slower[0] == names:  # tags alone are new, say
+            return index, self._slower[1]
+        try:
+            on_device = self.of(index)
+            return (index, self._no_room(index)) if on_device is None else self._compared(index, on_device, names)
+        except RuntimeError as error:  # CUDA's, and what is short of memory: a copy is no condition of an answer
+            return index, f"CPUs: {self.device} failed: {first_line(error)}"
+
+    def _compared(self, index: VectorIndex, on_device: GpuIndex, names: frozenset[str]) -> tuple[Searchable, str]:
         queries_QE = next(max(index.segments, key=lambda segment: segment.count).vectors())[:PROBE_QUERIES]
         cpu_s, device_s = (_search_s(each, queries_QE) for each in (index, on_device))
         figures = f"{1000 * device_s:.2f} ms a query on {self.device}, {1000 * cpu_s:.2f} ms on CPUs"
-        return (on_device, f"{self.device}: {figures}") if device_s < cpu_s else (index, f"CPUs: {figures}")
+        if device_s < cpu_s:
+            return on_device, f"{self.device}: {figures}"
+        self._slower = names, f"CPUs: {figures}"
+        return index, self._slower[1]
+
+    def _no_room(self, index: VectorIndex) -> str:
+        size_bytes = sum(map(_size_bytes, index.segments))
+        return f"CPUs: no room for {size_bytes / GB:.2f} GB of vectors on {self.device}"
 
 
 def _search_s(index: Searchable, queries_QE: Vectors) -> float:
@@ -134,7 +153,9 @@ def _size_bytes(segment: Segment) -> int:
 
 
 def room_bytes(device: str) -> int:
-    """Bytes that are free on a device; of a CPU, all that could be asked for."""
+    """Bytes that vectors may take of a device now; of a CPU, all that could be asked for."""
     if not device.startswith("cuda"):
         return torch.iinfo(torch.int64).max
-    return int(torch.cuda.mem_get_info(device)[0])
+    torch.cuda.empty_cache()  # copies that were let go count as taken until then
+    free, total = torch.cuda.mem_get_info(device)
+    return int(free - KEPT_FREE * total)

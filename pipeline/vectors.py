@@ -157,7 +157,7 @@ class Segment:
         mask_N = self.findable(allowed)
         left = len(self.clips_N) if mask_N is None else int(mask_N.sum())
         most, queries_QE = min(most, left), np.ascontiguousarray(queries_QE, np.float32)
-        if not most:
+        if not most or not len(queries_QE):
             shape = (len(queries_QE), 0)
             return np.zeros(shape, np.float32), np.zeros(shape, np.uint64), np.zeros(shape, np.bool_)
         if mask_N is not None and self.kind.lists and left <= max(PICKED, PICKED_PART * len(self.clips_N)):
@@ -192,18 +192,25 @@ class Segment:
     ) -> tuple[Vectors, Places]:
         """As `_found`, for one query: the best by whole codes, of the vectors whose heads are good enough."""
         two_stages: Any = self.index
-        # More of those too where fewer of their vectors may be found.
-        first_lists = min(probes, math.ceil(FIRST_LISTS * probes / self.probes))
-        first, heads = (heads_parameters(count, **selector) for count in (first_lists, probes))
-        scores_1K, places_1K = two_stages.base_index.search(query_1E, max(NEAR, most), params=first)
-        if places_1K[0, -1] >= 0:
+        bound = self._bound(query_1E, probes, selector) if most <= NEAR else None
+        if bound is not None:
+            heads = heads_parameters(probes, **selector)
             wide = faiss.IndexRefineSearchParameters(base_index_params=heads)  # type: ignore[call-arg]
             # Of both stages alike: a vector is left out whose whole code is no better than the bound.
-            _, scores_N, places_N = two_stages.range_search(query_1E, float(scores_1K[0, -1]), params=wide)
+            _, scores_N, places_N = two_stages.range_search(query_1E, bound, params=wide)
             if len(places_N) >= most:
                 order_N = np.argsort(places_N)  # threads find them in any order
                 return _best(scores_N[None, order_N], places_N[None, order_N], most)
         return self.index.search(query_1E, most, params=search_parameters(self.kind, most, probes, **selector))
+
+    def _bound(self, query_1E: Vectors, probes: int, selector: Mapping[str, faiss.IDSelector]) -> float | None:
+        """What a head must be better than for a query 1 x E; None where the first lists hold too few to tell."""
+        two_stages: Any = self.index
+        # More lists where fewer of their vectors may be found, as of all that are looked into.
+        lists = min(probes, math.ceil(FIRST_LISTS * probes / self.probes))
+        parameters = heads_parameters(lists, **selector)
+        scores_1K, places_1K = two_stages.base_index.search(query_1E, NEAR, params=parameters)
+        return None if places_1K[0, -1] < 0 else float(scores_1K[0, -1])
 
     def _scored(self, queries_QE: Vectors, places_QM: Places) -> tuple[Vectors, Places]:
         """Cosines of queries with the vectors in some places, as codes keep these, and the places, best first."""
@@ -278,7 +285,11 @@ def heads_parameters(probes: int, **selector: faiss.IDSelector) -> faiss.SearchP
 def _best(scores_QM: Vectors, places_QM: Places, most: int) -> tuple[Vectors, Places]:
     """The best scores with their places, best first; of equal ones that which was added first."""
     if most < scores_QM.shape[1]:
-        chosen_QM = np.sort(np.argpartition(-scores_QM, most - 1, axis=1)[:, :most], axis=1)
+        worst_Q1 = -np.partition(-scores_QM, most - 1, axis=1)[:, most - 1 : most]
+        is_better, is_worst = scores_QM > worst_Q1, scores_QM == worst_Q1
+        room_Q1 = most - is_better.sum(axis=1, keepdims=True)
+        is_chosen = is_better | (is_worst & (np.cumsum(is_worst, axis=1) <= room_Q1))
+        chosen_QM = np.nonzero(is_chosen)[1].reshape(-1, most)
         scores_QM = np.take_along_axis(scores_QM, chosen_QM, 1)
         places_QM = np.take_along_axis(places_QM, chosen_QM, 1)
     order_QM = np.argsort(-scores_QM, axis=1, kind="stable")

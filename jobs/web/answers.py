@@ -161,7 +161,7 @@ class Stats(Model):
     model: str
     space: str
     version: str
-    searched_by: str = Field(description="What compares vectors, CPUs or a GPU, and the times that decided it.")
+    searched_by: str = Field(description="What compares vectors; where there is a GPU, what decided it.")
     indexed_at: str | None
     columns: list[str] = Field(description="What `where` may name.")
 

@@ -65,8 +65,9 @@ def test_scores_of_an_exact_kind_are_those_of_comparing_all_to_the_bit(segments:
             np.testing.assert_array_equal(one, other)
 
 
-def test_a_filter_that_nothing_passes_finds_nothing(segments: dict[str, Segment]) -> None:
+def test_a_filter_that_nothing_passes_finds_nothing_and_no_query_either(segments: dict[str, Segment]) -> None:
     for each in segments.values():
+        assert each.search(QUERIES[:0], 10)[1].shape == (0, 0)
         _, numbers, _ = each.search(QUERIES, 10, lambda clips, _: np.zeros(len(clips), bool))
         assert numbers.shape == (len(QUERIES), 0)
 
@@ -196,6 +197,15 @@ def test_heads_of_what_may_not_be_found_say_nothing(segments, monkeypatch) -> No
     found = found_by_heads(100, shown, monkeypatch, lambda clips, _: passes & (clips == CLIPS))
     assert {number for row in found for number in row} <= set(CLIPS[live & passes].tolist())
     assert right(found, live & passes) >= 9.5
+
+
+@pytest.mark.parametrize("most", [1, 7, 10, 30, 40])
+def test_of_equal_scores_those_come_first_that_were_added_first(most: int) -> None:
+    scores = np.array([[0.5] * 20 + [0.9] * 20, [0.9, 0.1] * 20], np.float32)
+    found, places = vectors._best(scores, np.broadcast_to(np.arange(40), (2, 40)), most)
+    expected = np.argsort(-scores, axis=1, kind="stable")[:, :most]
+    np.testing.assert_array_equal(places, expected)
+    np.testing.assert_array_equal(found, np.take_along_axis(scores, expected, 1))
 
 
 def test_of_twins_those_are_found_that_were_added_first(monkeypatch) -> None:
