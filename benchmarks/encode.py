@@ -153,7 +153,8 @@ def ways(name: str, threads: int, *, compiled: bool) -> Iterator[Way]:
         yield Way("footage", dtype, on_threads(fast_video(model_named(name), dtype), threads, config, dtype))
     with suppress(ModelError):  # a CPU without products of bytes
         encode_bytes = byte_video(model_named(name), torch.bfloat16)
-        yield Way("footage, int8 products", torch.bfloat16, on_threads(encode_bytes, threads, config, torch.bfloat16))
+        bytewise = on_threads(encode_bytes, threads, config, torch.bfloat16, in_bytes=True)
+        yield Way("footage, int8 products", torch.bfloat16, bytewise)
     for dtype, batch in ((torch.float32, 1), (torch.bfloat16, HF_BATCH)):
         hf = hf_model(name)
         if isinstance(hf, str):
@@ -171,9 +172,11 @@ def ways(name: str, threads: int, *, compiled: bool) -> Iterator[Way]:
             yield Way("footage, compiled", dtype, on_threads(fast, threads, config, dtype))
 
 
-def on_threads(encode: Encode, threads: int, config: XClipConfig, dtype: torch.dtype) -> Encode:
+def on_threads(
+    encode: Encode, threads: int, config: XClipConfig, dtype: torch.dtype, *, in_bytes: bool = False
+) -> Encode:
     """As `pipeline.embed` does it: passes of one thread each, side by side."""
-    passes = OnCpu(encode, threads, clips_per_pass(config, dtype))
+    passes = OnCpu(encode, threads, clips_per_pass(config, dtype, in_bytes=in_bytes))
     return lambda frames_BTHWC: list(passes(frames_BTHWC))
 
 

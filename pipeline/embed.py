@@ -70,11 +70,12 @@ def clips_per_call(device: str, threads: int) -> int:
     return max(4 * threads, min(CLIPS_PER_THREAD * threads, MOST_CLIPS_PER_CALL))
 
 
-def clips_per_pass(config: ModelConfig, dtype: torch.dtype) -> int:
-    """How many clips a thread of a CPU encodes at a time, at most."""
+def clips_per_pass(config: ModelConfig, dtype: torch.dtype, *, in_bytes: bool = False) -> int:
+    """How many clips a thread of a CPU encodes at a time, at most; `in_bytes`, with `dtype` between the products."""
     if dtype != torch.bfloat16:
         return 1
-    if not isinstance(config, XClipConfig):
+    # In bytes a clip's layers stay in the cache whatever the pass, and the first pass is what closeness is told by.
+    if in_bytes or not isinstance(config, XClipConfig):
         return CLIPS_PER_PASS
     return max(1, min(CLIPS_PER_PASS, LAYER_BYTES // (widest_layer(config) * dtype.itemsize)))
 
@@ -103,8 +104,7 @@ class Embed:
         encoder = (byte_video if self.precision == "int8" else fast_video)(model, self.dtype)
         if self.device.startswith("cuda"):
             return OnCuda(encoder, self.device)
-        # In bytes a clip's layers stay in the cache whatever the pass, and the first pass is what closeness is told by.
-        most = CLIPS_PER_PASS if self.precision == "int8" else clips_per_pass(model.config, self.dtype)
+        most = clips_per_pass(model.config, self.dtype, in_bytes=self.precision == "int8")
         return OnCpu(encoder, self.threads, most)
 
     def __call__(self, units: list[DecodedUnit]) -> list[EmbeddedUnit]:

@@ -114,6 +114,8 @@ def test_a_pass_is_as_many_clips_as_fit_into_memory_that_is_kept(architecture, f
     config = replace(ARCHITECTURES[architecture], frames=frames)
     assert embed.clips_per_pass(config, torch.bfloat16) == clips
     assert embed.clips_per_pass(config, torch.float32) == 1
+    assert embed.clips_per_pass(config, torch.bfloat16, in_bytes=True) == embed.CLIPS_PER_PASS
+    assert embed.clips_per_pass(config, torch.float32, in_bytes=True) == 1
 
 
 @pytest.mark.parametrize(
