@@ -1,6 +1,6 @@
 """The vector index by number of clips: making it, its size, how quick searches are and what they find.
 
-    python benchmarks/scale.py [--counts 100000 1000000 10000000] [--memory 8] [--shape filling]
+    python benchmarks/scale.py [--counts 100000 1000000 10000000] [--memory 8] [--shape filling] [--device cuda]
     python benchmarks/scale.py --lifecycle 1000000
 
 Vectors are made up in the shape of real ones, 512 wide: all in a cone, round topics of very different sizes, clips of a
@@ -13,8 +13,9 @@ as `footage index` does (`pipeline/indexes.py`), from vectors that are made when
 maps them, and searches one query at a time.
 
 `raw` is FAISS's own search of the same indexes with the same parameters; `exact` compares all, where they fit into
-memory. Recall is the part of the exact ten best that is among the ten found, and among the 200 candidates that a search
-hands on, whose scores are computed from the vectors as stored. Filters let clips pass by chance.
+memory; with `--device` the copy of the index that `footage serve` may take there is asked too. Recall is the part of
+the exact ten best that is among the ten found, and among the 200 candidates that a search hands on, whose scores are
+computed from the vectors as stored. Filters let clips pass by chance.
 
 `--lifecycle` works on a real archive of so many clips: built anew, 1 % added, a video deleted. Results are appended to
 build/bench/scale.jsonl.
@@ -132,7 +133,7 @@ class Made:
 # --- one count, in a process of its own
 
 
-def measure(count: int, memory_gb: float, shape: str) -> None:
+def measure(count: int, memory_gb: float, shape: str, device: str | None) -> None:
     """Prints what an index of so many clips takes and gives, as JSON."""
     source, rules = Made(count, shape), Rules(memory_bytes=round(memory_gb * GB))
     made = index_plan.making(count, WIDTH, rules)
@@ -161,6 +162,8 @@ def measure(count: int, memory_gb: float, shape: str) -> None:
         }
         index = index_files.VectorIndex(tuple(segments), 0)
         said |= searched(index, texts_QE, exact)
+        if device:
+            said["copied"] = _copied(index, device, texts_QE, exact)
         if count <= 1_000_000:
             said["exact"] = _exact_ms(source, texts_QE[:20])
         said["peak_mb"] = _peak_mb()
@@ -212,7 +215,20 @@ def _exact(source: Made, texts_QE: Vectors) -> dict[float, Exact]:
     return found
 
 
-def searched(index: index_files.VectorIndex, texts_QE: Vectors, exact: dict[float, Exact]) -> dict[str, Any]:
+def _copied(
+    index: index_files.VectorIndex, device: str, texts_QE: Vectors, exact: dict[float, Exact]
+) -> dict[str, Any]:
+    """The same of its copy on a device, seconds of copying, and what decides which of the two is asked."""
+    from pipeline.gpu_index import GpuCopies
+
+    copies = GpuCopies(device)
+    copy_s, copied = _timed(lambda: copies.of(index))
+    if copied is None:
+        return {"chosen": "no room"}
+    return {"copy_s": copy_s, "chosen": copies.quicker(index)[1], **searched(copied, texts_QE, exact)}
+
+
+def searched(index: indexes.Searchable, texts_QE: Vectors, exact: dict[float, Exact]) -> dict[str, Any]:
     """Latencies in milliseconds and recalls, without a filter and with each; raw and ours in turn."""
     said: dict[str, Any] = {}
     for share, each in exact.items():
@@ -221,7 +237,7 @@ def searched(index: index_files.VectorIndex, texts_QE: Vectors, exact: dict[floa
         ours, raw, hits, candidates = [], [], [], []
         for query_E, expected_K in zip(texts_QE, expected_QK, strict=True):
             ours.append(_ms(index.search, query_E, MOST, allowed))
-            if allowed is None:
+            if allowed is None and isinstance(index, index_files.VectorIndex):
                 raw.append(_ms(_raw, index, query_E))
             found = {int(clip_id, 16) for clip_id, _ in index.search(query_E, MOST, allowed)}
             hits.append(len(found & set(expected_K.tolist())) / max(1, len(expected_K)))
@@ -409,6 +425,20 @@ def filter_lines(said: dict[str, Any]) -> list[list[str]]:
     ]  # fmt: skip
 
 
+COPIED_HEADER = ("clips", "pass", "CPUs p50 ms", "copy p50 ms", "copy p95 ms", "recall@10", "copied in s", "chosen")
+
+
+def copied_lines(said: dict[str, Any]) -> list[list[str]]:
+    """Lines of the table of a copy on a device."""
+    copied = said.get("copied", {})
+    return [
+        [f"{said['count']:,}", name.removeprefix("filter "), f"{said[name]['p50_ms']:.2f}", f"{found['p50_ms']:.2f}",
+         f"{found['p95_ms']:.2f}", f"{found['recall_at_10']:.3f}", f"{copied['copy_s']:.1f}", copied["chosen"]]
+        for name, found in copied.items()
+        if isinstance(found, dict)
+    ]  # fmt: skip
+
+
 def main() -> None:
     """Measures each count in a process of its own, and prints both tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -416,28 +446,39 @@ def main() -> None:
     parser.add_argument("--memory", type=float, default=8.0, help="GB")
     parser.add_argument("--shape", choices=("real", "filling"), default="real", help="of what makes vectors differ")
     parser.add_argument("--lifecycle", type=int, help="an archive of so many clips instead")
+    parser.add_argument("--device", help="that vectors are copied to, such as cuda")
     parser.add_argument("--one", type=int, help=argparse.SUPPRESS)
     given = parser.parse_args()
     Path("build").mkdir(exist_ok=True)
     if given.one:
-        measure(given.one, given.memory, given.shape)
+        measure(given.one, given.memory, given.shape, given.device)
         return
     if given.lifecycle:
         said = lifecycle(given.lifecycle, given.memory)
         harness.record("scale", said)
         print(json.dumps(said, indent=1))
         return
-    lines, filters = [], []
+    lines, filters, copied = [], [], []
+    options = [
+        "--memory",
+        str(given.memory),
+        "--shape",
+        given.shape,
+        *(["--device", given.device] * bool(given.device)),
+    ]
     for count in given.counts:
-        command = [sys.executable, __file__, "--one", str(count), "--memory", str(given.memory), "--shape", given.shape]
+        command = [sys.executable, __file__, "--one", str(count), *options]
         printed = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
         said = json.loads(printed.splitlines()[-1])
         harness.record("scale", said)
         lines.append(cells(said))
         filters += filter_lines(said)
+        copied += copied_lines(said)
         print(harness.table(HEADER, lines[-1:]).splitlines()[-1], flush=True)
     print(harness.table(HEADER, lines), end="\n\n")
     print(harness.table(("clips", "pass", "p50 ms", "p95 ms", "found", "recall@10", "of candidates"), filters))
+    if copied:
+        print(harness.table(COPIED_HEADER, copied))
 
 
 if __name__ == "__main__":

@@ -50,10 +50,10 @@ class _Copy:
         """Scores, negated, and numbers of the nearest clips of the segment, best first."""
         mask_N = segment.findable(allowed)
         scores_N = self.vectors_NE @ torch.from_numpy(query_E).to(self.vectors_NE)
-        if mask_N is not None:
-            scores_N[torch.from_numpy(~mask_N).to(scores_N.device)] = -torch.inf
-        left = len(scores_N) if mask_N is None else int(mask_N.sum())
-        places_K = scores_N.topk(min(left, max(KEPT * most, LEAST_KEPT))).indices
+        if mask_N is not None:  # all of it on the device, which the host need not wait for
+            scores_N.masked_fill_(~torch.from_numpy(mask_N).to(scores_N.device), -torch.inf)
+        best_K, places_K = scores_N.topk(min(len(scores_N), max(KEPT * most, LEAST_KEPT)))
+        places_K = places_K[best_K > -torch.inf]
         vectors_KE = self.vectors_NE[places_K].float().cpu().numpy()
         scores_1K = cosines(query_E[None], vectors_KE, np.arange(len(vectors_KE))[None])
         numbers_K = segment.clips_N[places_K.cpu().numpy()]

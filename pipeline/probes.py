@@ -137,7 +137,7 @@ def speed(device: str) -> Speed:
     torch.set_num_threads(1)
     try:
         plain, short = (
-            fast.PRODUCT_MACS / fast.product_s(device, dtype) / 1e9 for dtype in (torch.float32, torch.bfloat16)
+            fast.product_macs(device) / fast.product_s(device, dtype) / 1e9 for dtype in (torch.float32, torch.bfloat16)
         )
     finally:
         torch.set_num_threads(threads)

@@ -1,8 +1,9 @@
 """`fast.FastVideo` on a GPU in half precision: its products, and Triton's kernels between them.
 
-Each residual sum is the product's own: it adds to the tokens where they are, and its bias is added by the norm that
-reads them next. The message of a frame, small products one after the other, is made on a second stream beside the norm
-of all tokens. Nothing here waits for the device, so that `pipeline.embed` records a pass once and replays it.
+Each residual sum is the product's own: it adds to the tokens where they are. Biases are not added to tokens at all:
+they are the same for every token, so that whoever reads tokens adds the sum of all biases so far, known beforehand.
+The message of a frame, small products one after the other, is made on a second stream beside the norm of all tokens.
+Nothing here waits for the device, so that `pipeline.embed` records a pass once and replays it.
 """
 
 # B clips, T frames of a clip, F = B T frames, L tokens of a frame, D width, E joint dimension, N patches
@@ -11,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from functools import cache, partial
+from functools import cache
 from typing import cast
 
 import torch
@@ -46,15 +47,17 @@ class FusedVideo(nn.Module):
 
 
 class FusedFrames(nn.Module):
-    """`FastFrames`, but for its last bias."""
+    """`FastFrames`, but for the biases of its tokens."""
 
     def __init__(self, own: FastFrames) -> None:
         super().__init__()
         self.own, self.config = own, own.config
-        blocks = [cast(FastBlock, block) for block in own.blocks]
-        biases = [torch.zeros_like(own.class_D), *(block.mlp.narrow.bias for block in blocks)]
-        self.blocks = nn.ModuleList(map(partial(FusedBlock, own.config.frames), blocks, biases[:-1]))
-        self.last_bias: Tensor = biases[-1]
+        owed_D = torch.zeros_like(own.class_D, dtype=torch.float64)
+        self.blocks = nn.ModuleList()
+        for block in own.blocks:
+            self.blocks.append(fused := FusedBlock(own.config.frames, cast(FastBlock, block), owed_D))
+            owed_D = owed_D + fused.biases()
+        self.owed_D = nn.Parameter(owed_D.float())
 
     def forward(self, frames_FHWC: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Frames F x S x S x 3 to frame vectors F x E, tokens F x L x D, and a bias D that these still lack."""
@@ -63,33 +66,39 @@ class FusedFrames(nn.Module):
         x_FLD = kernels.begin(F.linear(pixels_FNK, own.patches.weight), own.place_ND, own.class_D, own.ln_pre)
         for block in self.blocks:
             block(x_FLD)
-        return own.ln_post(x_FLD[:, 0] + self.last_bias) @ own.proj, x_FLD, self.last_bias
+        class_FD = (x_FLD[:, 0] + self.owed_D).to(x_FLD.dtype)
+        return own.ln_post(class_FD) @ own.proj, x_FLD, self.owed_D
 
 
 class FusedBlock(nn.Module):
-    """`FastBlock` of tokens that still lack the bias of the block before, as its own result lacks its last."""
+    """`FastBlock` of tokens that lack the biases of all blocks before (float64, D), as its result lacks its own."""
 
-    def __init__(self, frames: int, own: FastBlock, before_D: Tensor) -> None:
+    def __init__(self, frames: int, own: FastBlock, owed_D: Tensor) -> None:
         super().__init__()
-        self.own, self.before_D, self.frames = own, before_D, frames
-        # Class tokens lack that bias too: it is taken into the product's own.
+        self.own, self.frames = own, frames
+        self.first_owed_D = nn.Parameter(owed_D.float())
+        self.second_owed_D = nn.Parameter((owed_D + own.attn.write.bias.double()).float())
+        # Class tokens lack them too: they are taken into the bias of the product that reads these.
         weight, bias = own.message_fc.weight, own.message_fc.bias
-        self.message_bias = nn.Parameter((bias.double() + weight.double() @ before_D.double()).to(bias.dtype))
+        self.message_bias = nn.Parameter((bias.double() + weight.double() @ owed_D).to(bias.dtype))
         self.is_one_kernel = kernels.suits_silu(own.mlp.widen.weight)
+
+    def biases(self) -> Tensor:
+        """What the block owes tokens, D."""
+        return self.own.attn.write.bias.double() + self.own.mlp.narrow.bias.double()
 
     def forward(self, x_FLD: Tensor) -> None:
         """Tokens F x L x D of whole clips, changed in place."""
         own, D = self.own, x_FLD.shape[-1]
         flat_RD = x_FLD.view(-1, D)
         source_FMD = x_FLD.new_empty(len(x_FLD), x_FLD.shape[1] + 1, D)
-        class_FD = x_FLD[:, 0].clone()  # the norm beside it adds to the tokens in place
         with _beside(x_FLD.device):
-            self._message(class_FD, source_FMD)
-        kernels.norm_into(source_FMD, x_FLD, self.before_D, own.ln_1)
+            self._message(x_FLD[:, 0], source_FMD)
+        kernels.norm_into(source_FMD, x_FLD, self.first_owed_D, own.ln_1)
         _join(x_FLD.device)
         read_FLD = attended(own.attn, source_FMD, x_FLD.shape[1])
         flat_RD.addmm_(read_FLD.view(-1, D), own.attn.write.weight.t())
-        normed_FLD = kernels.norm_into(torch.empty_like(x_FLD), x_FLD, own.attn.write.bias, own.ln_2)
+        normed_FLD = kernels.norm_into(torch.empty_like(x_FLD), x_FLD, self.second_owed_D, own.ln_2)
         flat_RD.addmm_(self._widened(normed_FLD.view(-1, D)), own.mlp.narrow.weight.t())
 
     def _message(self, class_FD: Tensor, source_FMD: Tensor) -> None:

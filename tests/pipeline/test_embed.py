@@ -132,13 +132,19 @@ def test_clips_are_shared_out_evenly(count, threads, sizes) -> None:
 @pytest.mark.parametrize(
     ("speeds", "expected"),
     [
-        ({8: 100, 16: 180, 32: 200, 64: 201, 128: 900}, 32),  # the next doubling no longer pays
-        ({8: 100, 16: 0}, 8),  # does not fit into memory
-        ({size: float(size) for size in (8, 16, 32, 64, 128, 256, 512)}, 512),
+        ({12: 100, 24: 180, 48: 200, 96: 201}, 48),  # the last doubling hardly pays
+        ({12: 100, 24: 180, 48: 178, 96: 200}, 96),  # one that does not, between those that do
+        ({12: 100, 24: 0}, 12),  # does not fit into memory
+        ({12: 0}, 12),
+        ({12: 100, 24: 180, 48: 300, 96: 400}, 96),
     ],
 )
-def test_passes_grow_while_that_pays(speeds, expected) -> None:
+def test_passes_are_no_larger_than_pays(speeds, expected) -> None:
     assert cuda_passes.best_size(speeds.__getitem__, cuda_passes.SIZES) == expected
+
+
+def test_a_call_has_room_for_a_few_passes() -> None:
+    assert 2 * cuda_passes.SIZES[1] <= embed.CLIPS_PER_CUDA_CALL
 
 
 @pytest.mark.gpu

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 from torch.nn import functional as F
@@ -122,6 +124,20 @@ def test_bfloat16_is_taken_where_it_is_clearly_faster(float32_s, bfloat16_s, exp
     seconds = {torch.float32: float32_s, torch.bfloat16: bfloat16_s}
     monkeypatch.setattr(fast, "_product_s", lambda _device, dtype: seconds[dtype])
     assert faster_dtype("cpu") == expected
+
+
+@pytest.mark.parametrize(("has_it", "expected"), [(True, torch.bfloat16), (False, torch.float32)])
+def test_on_a_gpu_nothing_is_timed(has_it, expected, monkeypatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device", nullcontext)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: has_it and not including_emulation)
+    monkeypatch.setattr(fast, "_product_s", None)
+    assert faster_dtype("cuda:1") == expected
+
+
+@pytest.mark.gpu
+def test_a_gpu_of_today_has_bfloat16_and_is_quicker_with_it() -> None:
+    assert faster_dtype("cuda") == torch.bfloat16
+    assert fast.product_s("cuda", torch.float32) > fast.WORTH_IT * fast.product_s("cuda", torch.bfloat16)
 
 
 def test_the_choice_is_made_by_products_that_are_really_done() -> None:
