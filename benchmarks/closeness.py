@@ -57,9 +57,8 @@ def one_pass(source: HashedFile, unit: Unit, size: int, scale: Scale, loop_filte
     """The unit's very frames N x T x S x S x 3, by a pass over everything."""
     taken: dict[int, Picture] = {}
     wanted = {_tick(moment) for window in unit.windows for moment in window.frame_times_s}
-    with demux.opened(source.file.uri) as (container, stream):
-        if loop_filter:
-            stream.codec_context.options = {"skip_loop_filter": loop_filter}
+    options = {"skip_loop_filter": loop_filter} if loop_filter else demux.NO_OPTIONS
+    with demux.opened(source.file.uri, None, options) as (container, stream):
         zero_s = demux.origin_s(container)
         for packet in demux.each_packet(container, stream):
             for frame in packet.decode():

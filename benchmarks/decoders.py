@@ -86,7 +86,7 @@ def pyav(what: Asked, threads: int) -> Pictures:
 
     height, width = what.shape
     numbers, found = set(what.places), {}
-    with av.open(what.file, metadata_errors="ignore") as container:
+    with av.open(what.file, **demux.ANY_METADATA) as container:
         stream = container.streams.video[0]
         stream.thread_type, stream.thread_count = ("NONE", 1) if threads == 1 else ("AUTO", threads)
         for number, frame in enumerate(container.decode(stream)):

@@ -19,6 +19,10 @@ from pathlib import Path
 import av
 from PIL import Image, ImageStat
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # as a script, its own folder would be there
+
+from pipeline import demux
+
 # Packages, and the folder of each that holds photographs or wallpapers.
 BACKGROUNDS = {
     "gnome-backgrounds": ".",
@@ -117,7 +121,7 @@ def backdrops(folder: Path, videos: Path) -> None:
     """Writes the frames a quarter and three quarters into each video below `videos`, but for those that show little."""
     folder.mkdir(parents=True, exist_ok=True)
     for file in sorted(path for path in videos.rglob("*") if path.suffix.lower() in VIDEOS):
-        with av.open(str(file), metadata_errors="ignore") as container:
+        with av.open(str(file), **demux.ANY_METADATA) as container:
             frames = [frame.to_image() for frame in container.decode(video=0)]
         for number, image in enumerate((frames[len(frames) // 4], frames[len(frames) * 3 // 4])):
             if ImageStat.Stat(image.convert("L")).stddev[0] >= MIN_CONTRAST:

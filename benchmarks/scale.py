@@ -53,6 +53,7 @@ CLIPS_PER_VIDEO = 20
 TOPICS = 4_000
 LOT = 16_000  # a whole number of videos
 QUERIES = 200
+GATE_TEXTS = 191  # as many as ship with the package (`xclip_core.captions.everyday_texts`)
 FILTERS = (0.0001, 0.01, 0.5)
 MOST = 10
 
@@ -129,6 +130,10 @@ class Made:
         topics = rng.choice(TOPICS, count, p=self.shares_K)
         return _unit(1.5 * gap_E + 0.6 * self.topics_KE[topics] + 0.5 * self.differing(rng, count))
 
+    def gate_texts(self) -> Vectors:
+        """Others like them, which searches of the index are made wide enough for."""
+        return self.texts(QUERIES + GATE_TEXTS)[QUERIES:]
+
 
 # --- one count, in a process of its own
 
@@ -172,7 +177,11 @@ def measure(count: int, memory_gb: float, shape: str, device: str | None) -> Non
 
 def _with(rules: Rules, source: Made) -> Rules:
     """The rules with texts that are not those measured with."""
-    return Rules(memory_bytes=rules.memory_bytes, recall=rules.recall, texts=lambda: source.texts(QUERIES + 64)[-64:])
+    return Rules(
+        memory_bytes=rules.memory_bytes,
+        recall=rules.recall,
+        texts=source.gate_texts,
+    )
 
 
 def _peak_mb() -> float:
@@ -285,7 +294,7 @@ def lifecycle(count: int, memory_gb: float) -> dict[str, Any]:
     from pipeline.parts import file_schema
 
     source, schema = Made(count + count // 100), file_schema("clips")
-    rules = Rules(memory_bytes=round(memory_gb * GB), texts=lambda: source.texts(QUERIES + 64)[-64:])
+    rules = Rules(memory_bytes=round(memory_gb * GB), texts=source.gate_texts)
     with tempfile.TemporaryDirectory(dir="build") as name:
         archive = Archive.create(Path(name, "archive"))
         edge = count // LOT

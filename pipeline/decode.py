@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from pipeline import cuts, demux, plan, samples, sampling
 from pipeline.damage import Damage
-from pipeline.demux import each_packet, opened, origin_s, stamp_of
+from pipeline.demux import NO_OPTIONS, each_packet, opened, origin_s, stamp_of
 from pipeline.picking import Shot, in_order, pick
 from pipeline.samples import Picture, Sample, middle
 from pipeline.thumbnails import thumbnail_shape, to_webp
@@ -171,9 +171,9 @@ def _take_planned(
     for stamp, moment_s in zip(_stamps(unit.steps.shows), wanted_s, strict=True):
         moments_of.setdefault(stamp, []).append(moment_s)
     try:
-        with opened(unit.uri, way.hwaccel) as (container, stream):
-            if not unit.steps.is_exact and way.hwaccel is None:
-                stream.codec_context.options = LEAVE_UNFILTERED
+        is_unfiltered = not unit.steps.is_exact and way.hwaccel is None
+        options = LEAVE_UNFILTERED if is_unfiltered else NO_OPTIONS
+        with opened(unit.uri, way.hwaccel, options) as (container, stream):
             shots = _fed_frames(container, stream, unit.steps)
             picked = ((moment_s, shot) for shot in shots for moment_s in moments_of.get(shot.frame.pts, ()))
             taken = _resize_picked(picked, way, posters_s)

@@ -9,10 +9,11 @@ that knows PyAV.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from fractions import Fraction
+from types import MappingProxyType
 from typing import Any
 
 import av
@@ -33,6 +34,8 @@ DEMUXERS = (
 )
 OPEN_OPTIONS = {"protocol_whitelist": "file", "format_whitelist": DEMUXERS}
 READ_BYTES = 1 << 18  # asked of a store at a time
+# Titles that are no UTF-8 fail no video. From PyAV 19 (Python 3.12) on none does, and there is no such option.
+ANY_METADATA = {"metadata_errors": "ignore"} if int(av.__version__.partition(".")[0]) < 19 else {}
 UNTIMED = ("avi",)  # containers without presentation times: what packets have is guessed
 MAX_FRAME_PIXELS = 8192 * 8192
 # Of a device's, beyond what its decoder itself needs: those that wait to be put in order and to be picked. More than 32
@@ -44,22 +47,24 @@ MAX_DURATION_S = 366 * 86_400
 MAX_WINDOWS = 2_000_000
 # A frame comes out of the first few packets of a sound stream; rotation is not worth decoding more.
 ROTATION_PACKETS = 32
+NO_OPTIONS: Mapping[str, str] = MappingProxyType({})
 
 # Log callbacks into Python from FFmpeg's threads deadlock at teardown after a decode error (6 of 6 runs on two files).
 av.logging.set_level(None)
 
 
 @contextmanager
-def opened(uri: str, hwaccel: Any = None) -> Iterator[tuple[Any, Any]]:
-    """A container and its first real video stream. FFmpeg's errors become ours.
+def opened(uri: str, hwaccel: Any = None, decoder: Mapping[str, str] = NO_OPTIONS) -> Iterator[tuple[Any, Any]]:
+    """A container and its first real video stream, ready to decode. FFmpeg's errors become ours.
 
-    With a `hwaccel` of PyAV's the stream is decoded there or not at all: UndecodableVideo says why not.
+    With a `hwaccel` of PyAV's the stream is decoded there or not at all: UndecodableVideo says why not. `decoder` has
+    FFmpeg's options of the decoder.
     """
     path = sources.to_path(uri)
     with ExitStack() as stack:
         try:
             source = f"file:{path}" if sources.is_file(uri) else stack.enter_context(sources.opened(uri))
-            options = {"metadata_errors": "ignore", "options": dict(OPEN_OPTIONS), "buffer_size": READ_BYTES}
+            options = {**ANY_METADATA, "options": dict(OPEN_OPTIONS), "buffer_size": READ_BYTES}
             container = stack.enter_context(av.open(source, hwaccel=hwaccel, **options))
         except UnicodeEncodeError as error:
             raise UnreadableFile("the file name is not valid UTF-8; rename it") from error
@@ -72,9 +77,11 @@ def opened(uri: str, hwaccel: Any = None) -> Iterator[tuple[Any, Any]]:
         stream = _video_stream(container)
         if hwaccel is not None and not stream.codec_context.is_hwaccel:
             raise UndecodableVideo(f"the device has no decoder for {stream.codec_context.name}")
-        if hwaccel is not None:
-            stream.codec_context.options = {"extra_hw_frames": str(HELD_FRAMES)}
+        held = {} if hwaccel is None else {"extra_hw_frames": str(HELD_FRAMES)}
+        stream.codec_context.options = {**decoder, **held}
         try:
+            # Not left to the first packet: a decoder that did not open then would have no codec for the next.
+            stream.codec_context.open(strict=False)
             yield container, stream
         except MemoryError:
             raise
@@ -101,7 +108,8 @@ def _video_stream(container: Any) -> Any:
     if not streams:
         kinds = ", ".join(sorted({stream.type for stream in container.streams})) or "a header"
         raise NotAVideo(f"there is no video stream, only {kinds}")
-    decodable = [stream for stream in streams if stream.codec_context is not None]
+    # PyAV 18 has no context where FFmpeg knows no decoder, PyAV 19 one that is none.
+    decodable = [each for each in streams if each.codec_context is not None and each.codec_context.is_decoder]
     if not decodable:
         raise UndecodableVideo("the video's codec is unknown")
     stream = decodable[0]
