@@ -15,10 +15,9 @@ from collections.abc import Callable, Iterable, Iterator
 import torch
 from torch import Tensor, nn
 
-# The first size of a pass and the last, doubled between: a call has some 256 clips (`embed.CLIPS_PER_CUDA_CALL`), and
-# the more clips a pass has, the more of them are filling. On an H200 the models of 32-pixel patches reach 48 % of the
-# peak with 64 clips, 53 % with 96 or 128.
-SIZES = (12, 96)
+# The first size of a pass and the last, doubled between: a call has some 256 clips (`embed.CLIPS_PER_CUDA_CALL`), which
+# whole passes should fill. On an H200 models of 32-pixel patches reach 48 % of the peak with 64 clips, 53 % with 128.
+SIZES = (16, 128)
 NEAR_ENOUGH = 0.99  # of the best speed: the smallest pass that has it is taken
 TIMED_PASSES = 3
 
@@ -166,9 +165,10 @@ def filled(frames_BTHWC: Tensor, size: int) -> Tensor:
 
 
 def best_size(speed: Callable[[int], float], sizes: tuple[int, int]) -> int:
-    """The smallest size, of the first and its doublings up to the last, that comes near the best speed; all are tried.
+    """The smallest size, of the first and its doublings up to the last, that comes near the best speed.
 
-    A GPU that was idle is quicker for a moment: that a doubling does not pay says little of the next.
+    All are tried up to one that does not fit: a GPU that was idle is quicker for a moment, so that a doubling that does
+    not pay says little of the next.
     """
     size, last = sizes
     speeds = {size: speed(size)}

@@ -50,7 +50,7 @@ class _Copy:
         """Scores, negated, and numbers of the nearest clips of the segment, best first."""
         mask_N = segment.findable(allowed)
         scores_N = self.vectors_NE @ torch.from_numpy(query_E).to(self.vectors_NE)
-        if mask_N is not None:  # all of it on the device, which the host need not wait for
+        if mask_N is not None:
             scores_N.masked_fill_(~torch.from_numpy(mask_N).to(scores_N.device), -torch.inf)
         best_K, places_K = scores_N.topk(min(len(scores_N), max(KEPT * most, LEAST_KEPT)))
         places_K = places_K[best_K > -torch.inf]

@@ -294,7 +294,7 @@ def _stages(job: Job, units: list[Unit], sizes: Pools, chosen: tuple[Choice, ...
     from pipeline.embed import Embed, clips_per_call
 
     settings = job.settings
-    # Units of short videos share a call; a unit of 64 clips is a call alone.
+    # Units of short videos share a call; one of 64 clips is a call alone on a few cores.
     mean_clips = sum(len(unit.windows) for unit in units) / len(units)
     together = max(1, round(clips_per_call(settings.device, sizes.threads) / mean_clips))
     return [

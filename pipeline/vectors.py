@@ -46,7 +46,8 @@ HEAD_PART = 1 / 4  # of the numbers of a vector, how many its head has
 HEADS_PER_ROOT = 8  # heads are compared so quickly that shorter lists pay
 # Of the heads in the first lists the best so many say how good one must be for its whole vector to be compared. FAISS
 # can keep the best of all lists by itself, but its heap of thousands takes as long as comparing what is put into it.
-FIRST_LISTS, NEAR = 64, 2_400
+# More of them where more lists are looked into: else a wider search would find no more than a narrow one.
+FIRST_LISTS, NEAR, NEAR_PER_LIST = 64, 2_400, 2.5
 LOOKED_AT = 6_000  # whole vectors where the first lists hold too few
 # Where no more vectors may be found, or no greater part, they are picked out of their lists and compared one by one:
 # that takes 1 us each, and to look at whether one may be found some 25 ns.
@@ -192,7 +193,7 @@ class Segment:
     ) -> tuple[Vectors, Places]:
         """As `_found`, for one query: the best by whole codes, of the vectors whose heads are good enough."""
         two_stages: Any = self.index
-        bound = self._bound(query_1E, probes, selector) if most <= NEAR else None
+        bound = self._bound(query_1E, probes, selector) if most <= self._near else None
         if bound is not None:
             heads = heads_parameters(probes, **selector)
             wide = faiss.IndexRefineSearchParameters(base_index_params=heads)  # type: ignore[call-arg]
@@ -203,13 +204,18 @@ class Segment:
                 return _best(scores_N[None, order_N], places_N[None, order_N], most)
         return self.index.search(query_1E, most, params=search_parameters(self.kind, most, probes, **selector))
 
+    @property
+    def _near(self) -> int:
+        """How many of the best heads of the first lists are as good as a head must be."""
+        return max(NEAR, round(NEAR_PER_LIST * self.probes))
+
     def _bound(self, query_1E: Vectors, probes: int, selector: Mapping[str, faiss.IDSelector]) -> float | None:
         """What a head must be better than for a query 1 x E; None where the first lists hold too few to tell."""
         two_stages: Any = self.index
         # More lists where fewer of their vectors may be found, as of all that are looked into.
         lists = min(probes, math.ceil(FIRST_LISTS * probes / self.probes))
         parameters = heads_parameters(lists, **selector)
-        scores_1K, places_1K = two_stages.base_index.search(query_1E, NEAR, params=parameters)
+        scores_1K, places_1K = two_stages.base_index.search(query_1E, self._near, params=parameters)
         return None if places_1K[0, -1] < 0 else float(scores_1K[0, -1])
 
     def _scored(self, queries_QE: Vectors, places_QM: Places) -> tuple[Vectors, Places]:

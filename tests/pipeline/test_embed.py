@@ -132,19 +132,19 @@ def test_clips_are_shared_out_evenly(count, threads, sizes) -> None:
 @pytest.mark.parametrize(
     ("speeds", "expected"),
     [
-        ({12: 100, 24: 180, 48: 200, 96: 201}, 48),  # the last doubling hardly pays
-        ({12: 100, 24: 180, 48: 178, 96: 200}, 96),  # one that does not, between those that do
-        ({12: 100, 24: 0}, 12),  # does not fit into memory
-        ({12: 0}, 12),
-        ({12: 100, 24: 180, 48: 300, 96: 400}, 96),
+        ({16: 100, 32: 180, 64: 200, 128: 201}, 64),  # the last doubling hardly pays
+        ({16: 100, 32: 180, 64: 178, 128: 200}, 128),  # one that does not, between those that do
+        ({16: 100, 32: 0}, 16),  # does not fit into memory
+        ({16: 0}, 16),
+        ({16: 100, 32: 180, 64: 300, 128: 400}, 128),
     ],
 )
 def test_passes_are_no_larger_than_pays(speeds, expected) -> None:
     assert cuda_passes.best_size(speeds.__getitem__, cuda_passes.SIZES) == expected
 
 
-def test_a_call_has_room_for_a_few_passes() -> None:
-    assert 2 * cuda_passes.SIZES[1] <= embed.CLIPS_PER_CUDA_CALL
+def test_a_full_call_is_whole_passes() -> None:
+    assert embed.CLIPS_PER_CUDA_CALL % cuda_passes.SIZES[1] == 0
 
 
 @pytest.mark.gpu

@@ -231,11 +231,10 @@ def test_on_a_device_the_first_packet_that_does_not_decode_ends_the_pass(tmp_pat
 
 
 def test_a_decoder_takes_the_option_for_more_surfaces(tmp_path: Path) -> None:
-    with av.open(str(make_video(tmp_path / "a.mp4"))) as container:
-        context = container.streams.video[0].codec_context
-        context.options = {"extra_hw_frames": str(demux.HELD_FRAMES)}
-        next(container.decode(video=0))
-        assert context.options == {}, "what a decoder does not know is left over"
+    path = str(make_video(tmp_path / "a.mp4"))
+    options = {"extra_hw_frames": str(demux.HELD_FRAMES), "skip_loop_filter": "noref", "no_such_option": "1"}
+    with demux.opened(path, None, options) as (_, stream):
+        assert stream.codec_context.options == {"no_such_option": "1"}, "what a decoder does not know is left over"
 
 
 # --- the probe

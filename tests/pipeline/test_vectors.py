@@ -157,10 +157,11 @@ def test_heads_are_compared_first_and_the_best_of_them_as_a_whole(
     assert many >= 0.95
 
 
-def found_by_heads(near: int, segment: Segment, monkeypatch, allowed=None) -> list[list[int]]:
+def found_by_heads(near: int, segment: Segment, monkeypatch, allowed=None, per_list=0.0) -> list[list[int]]:
     """Numbers of ten that a search gives which goes by the heads of the first lists, and by nothing else."""
     monkeypatch.setattr(vectors, "FIRST_LISTS", 4)
     monkeypatch.setattr(vectors, "NEAR", near)
+    monkeypatch.setattr(vectors, "NEAR_PER_LIST", per_list)
     with monkeypatch.context() as only:
         only.setattr(vectors, "search_parameters", None)
         scores, numbers, are = segment.with_probes(32).search(QUERIES, 10, allowed)
@@ -178,6 +179,11 @@ def test_heads_of_the_first_lists_say_what_is_compared_as_a_whole(segments, monk
     few, many = (right(found_by_heads(near, segments["pca"], monkeypatch)) for near in (40, 600))
     assert few < 9
     assert many >= 9.5
+
+
+def test_a_wider_search_goes_by_more_heads(segments, monkeypatch) -> None:
+    assert [segments["pca"].with_probes(probes)._near for probes in (64, 896, 2_048)] == [2_400, 2_400, 5_120]
+    assert right(found_by_heads(40, segments["pca"], monkeypatch, per_list=600 / 32)) >= 9.5
 
 
 @pytest.mark.parametrize("near", [1, 2_400])

@@ -148,5 +148,7 @@ def test_the_choice_is_made_by_products_that_are_really_done() -> None:
 @pytest.mark.gpu
 def test_on_cuda_it_is_the_model(tiny_weights, expected) -> None:
     for dtype, least in ((torch.float32, 0.99999), (torch.bfloat16, 0.9995)):
-        video_BE, _ = FastVideo(load(tiny_weights, device="cuda"), dtype)(FRAMES.cuda())
-        assert cosines(video_BE.cpu(), expected[0]).min() > least
+        for make in (FastVideo, fast_video):  # in bfloat16 the latter has kernels of its own
+            found = make(load(tiny_weights, device="cuda"), dtype)(FRAMES.cuda())
+            for one, other in zip(found, expected, strict=True):
+                assert cosines(one.cpu(), other).min() > least
