@@ -1,13 +1,13 @@
 """How fast models encode clips on a GPU, against the arithmetic they need, its peak, and HuggingFace's code.
 
-    python -m benchmarks.encode_cuda [MODEL ...] [--rounds 5] [--no-hf]            models: B/32 B/16 L/14
+    python -m benchmarks.encode_cuda [MODEL ...] [--rounds 5] [--no-hf] [--sizes 64 128]     models: B/32 B/16 L/14
 
 Architectures of the released models with random weights, in bfloat16, frames on the device beforehand. Ways take turns;
 times are by CUDA events over several passes, medians of rounds. The last way starts from frames in main memory.
 
     products alone    nothing but the matrix products of the model's linear layers, in its shapes, with their biases
     plain             `xclip_core.fast` by torch's own functions, as on a CPU
-    fused             `xclip_core.fused`, recorded and replayed as `footage index` does, in passes of its size
+    fused             `xclip_core.fused`, recorded and replayed as `footage index` does, in passes of its or these sizes
     from the host     the same with uploads and downloads, `pipeline.cuda_passes`
     HF                XCLIPModel.get_video_features of transformers, as it is and by torch.compile
 
@@ -24,6 +24,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -80,19 +81,20 @@ def products(config: XClipConfig, clips: int) -> Callable[[], object]:
     return lambda: recorded(no_frames)
 
 
-def ways(name: str, *, has_hf: bool) -> Iterator[Way]:
+def ways(name: str, sizes: Sequence[int], *, has_hf: bool) -> Iterator[Way]:
     """Everything that is compared for a model."""
     config = ARCHITECTURES[name]
     passes = OnCuda(fast_video(random_model(config).cuda(), DTYPE), "cuda")
     host_BTHWC = frames(config, 1, "cpu")
     list(passes(host_BTHWC))  # chooses the size
     assert passes.size is not None
-    size, some_BTHWC = passes.size, frames(config, passes.size)
-    recorded = Recorded(passes.encoder, some_BTHWC.clone())
+    sizes = sizes or [passes.size]
     plain = FastVideo(random_model(config).cuda(), DTYPE)
-    yield Way("plain", size, lambda: plain(some_BTHWC))
-    yield Way("fused", size, lambda: recorded(some_BTHWC))
-    many_BTHWC = frames(config, HOST_PASSES * size, "cpu")
+    yield Way("plain", sizes[0], partial(plain, frames(config, sizes[0])))
+    for size in sizes:
+        some_BTHWC = frames(config, size)
+        yield Way("fused", size, partial(Recorded(passes.encoder, some_BTHWC.clone()), some_BTHWC))
+    many_BTHWC = frames(config, HOST_PASSES * passes.size, "cpu")
     yield Way("from the host", len(many_BTHWC), lambda: list(passes(many_BTHWC)))
     if has_hf:
         yield from hf_ways(name)
@@ -130,12 +132,12 @@ def seconds(way: Way) -> float:
     return float(start.elapsed_time(end)) / 1e3 / PASSES
 
 
-def measure(name: str, rounds: int, *, has_hf: bool) -> list[dict[str, object]]:
+def measure(name: str, rounds: int, sizes: Sequence[int], *, has_hf: bool) -> list[dict[str, object]]:
     """What each way takes for a model."""
     config = ARCHITECTURES[name]
     macs = cost.clip_macs(config)
     rows = []
-    for way in ways(name, has_hf=has_hf):
+    for way in ways(name, sizes, has_hf=has_hf):
         way.run()
         way.run()
         taken_s = [seconds(way) for _ in range(rounds)]
@@ -175,7 +177,7 @@ def shown(rows: Sequence[dict[str, object]], peak_tflops: float | None) -> list[
     ]
 
 
-def main(names: Sequence[str], rounds: int, *, has_hf: bool) -> None:
+def main(names: Sequence[str], rounds: int, sizes: Sequence[int], *, has_hf: bool) -> None:
     """Prints the table and appends it to build/bench/encode_cuda.jsonl."""
     device = torch.cuda.get_device_name()
     peak = next((peak for part, peak in PEAK_TFLOPS.items() if part in device), None)
@@ -183,7 +185,7 @@ def main(names: Sequence[str], rounds: int, *, has_hf: bool) -> None:
     head = ["model and way", "clips a pass", "ms a pass", "clips/s", "TFLOP/s", "of the peak", "of the products"]
     found, cells = [], []
     for name in names:
-        rows = measure(name, rounds, has_hf=has_hf)
+        rows = measure(name, rounds, sizes, has_hf=has_hf)
         found += rows
         cells += shown(rows, peak)
     print(harness.table(head, cells))
@@ -195,7 +197,10 @@ if __name__ == "__main__":
     parser.add_argument("models", nargs="*", default=["B/32", "B/16", "L/14"], metavar="MODEL")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--no-hf", action="store_true")
+    parser.add_argument(
+        "--sizes", type=int, nargs="+", default=[], help="clips of passes; else that of `footage index`"
+    )
     given = parser.parse_args()
     if unknown := set(given.models) - set(HF_BATCHES):
         parser.error(f"no model is called {', '.join(sorted(unknown))}; expected any of {', '.join(HF_BATCHES)}")
-    main(given.models, given.rounds, has_hf=not given.no_hf)
+    main(given.models, given.rounds, given.sizes, has_hf=not given.no_hf)

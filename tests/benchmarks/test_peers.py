@@ -217,8 +217,8 @@ def test_scaling_is_measured_and_the_chart_drawn_of_it(tmp_path: Path):
 @pytest.mark.gpu
 @pytest.mark.slow
 def test_ways_to_encode_on_a_gpu_are_compared(tmp_path: Path):
-    said, result = run_script(tmp_path, "encode_cuda", "B/32", "--rounds", "1", "--no-hf")
-    assert said.count("| B/32, ") == 4
+    said, result = run_script(tmp_path, "encode_cuda", "B/32", "--rounds", "1", "--no-hf", "--sizes", "8", "16")
+    assert said.count("| B/32, ") == 5
     assert {row["way"] for row in result["ways"]} == {"products alone", "plain", "fused", "from the host"}
 
 
