@@ -130,9 +130,9 @@ class Made:
         topics = rng.choice(TOPICS, count, p=self.shares_K)
         return _unit(1.5 * gap_E + 0.6 * self.topics_KE[topics] + 0.5 * self.differing(rng, count))
 
-    def gate_texts(self) -> Vectors:
-        """Others like them, which searches of the index are made wide enough for."""
-        return self.texts(QUERIES + GATE_TEXTS)[QUERIES:]
+    def rules(self, memory_gb: float) -> Rules:
+        """What an index of them is made by; its searches are widened by texts that are not those measured with."""
+        return Rules(memory_bytes=round(memory_gb * GB), texts=lambda: self.texts(QUERIES + GATE_TEXTS)[QUERIES:])
 
 
 # --- one count, in a process of its own
@@ -140,7 +140,8 @@ class Made:
 
 def measure(count: int, memory_gb: float, shape: str, device: str | None) -> None:
     """Prints what an index of so many clips takes and gives, as JSON."""
-    source, rules = Made(count, shape), Rules(memory_bytes=round(memory_gb * GB))
+    source = Made(count, shape)
+    rules = source.rules(memory_gb)
     made = index_plan.making(count, WIDTH, rules)
     texts_QE = source.texts()
     exact = _exact(source, texts_QE)
@@ -148,7 +149,7 @@ def measure(count: int, memory_gb: float, shape: str, device: str | None) -> Non
     with tempfile.TemporaryDirectory(dir="build") as name:
         began = time.perf_counter()
         with _own_memory() as own_mb:
-            segments, recall = indexes._segments(source, made, _with(rules, source), Path(name))  # noqa: SLF001
+            segments, recall = indexes._segments(source, made, rules, Path(name))  # noqa: SLF001
         build_s = time.perf_counter() - began
         said = {
             "count": count,
@@ -173,15 +174,6 @@ def measure(count: int, memory_gb: float, shape: str, device: str | None) -> Non
             said["exact"] = _exact_ms(source, texts_QE[:20])
         said["peak_mb"] = _peak_mb()
     print(json.dumps(said))
-
-
-def _with(rules: Rules, source: Made) -> Rules:
-    """The rules with texts that are not those measured with."""
-    return Rules(
-        memory_bytes=rules.memory_bytes,
-        recall=rules.recall,
-        texts=source.gate_texts,
-    )
 
 
 def _peak_mb() -> float:
@@ -294,7 +286,7 @@ def lifecycle(count: int, memory_gb: float) -> dict[str, Any]:
     from pipeline.parts import file_schema
 
     source, schema = Made(count + count // 100), file_schema("clips")
-    rules = Rules(memory_bytes=round(memory_gb * GB), texts=source.gate_texts)
+    rules = source.rules(memory_gb)
     with tempfile.TemporaryDirectory(dir="build") as name:
         archive = Archive.create(Path(name, "archive"))
         edge = count // LOT
@@ -468,13 +460,9 @@ def main() -> None:
         print(json.dumps(said, indent=1))
         return
     lines, filters, copied = [], [], []
-    options = [
-        "--memory",
-        str(given.memory),
-        "--shape",
-        given.shape,
-        *(["--device", given.device] * bool(given.device)),
-    ]
+    options = ["--memory", str(given.memory), "--shape", given.shape]
+    if given.device:
+        options += ["--device", given.device]
     for count in given.counts:
         command = [sys.executable, __file__, "--one", str(count), *options]
         printed = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
