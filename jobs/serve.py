@@ -53,9 +53,8 @@ def serve(
     Beyond this machine (--host) every request must carry a token, which is taken from FOOTAGE_TOKEN.
     """
     try:
-        import uvicorn
-
         from jobs.web.limits import LOOPBACK_HOSTS, Limits
+        from jobs.web.server import run
     except ImportError as error:
         raise InputError(MISSING.format(error.name)) from error
 
@@ -68,16 +67,8 @@ def serve(
         where = listener.getsockname()
         url_host = f"[{where[0]}]" if ":" in where[0] else where[0]
         console.messages().print(f"serving {archive} at http://{url_host}:{where[1]}  (Ctrl-C ends it)", soft_wrap=True)
-        config = uvicorn.Config(
-            app,
-            lifespan="on" if replicas is None else "off",  # replicas each have their own
-            log_level="warning",
-            access_log=False,
-            server_header=False,
-            timeout_keep_alive=30,
-        )
         try:
-            uvicorn.Server(config).run(sockets=[listener])
+            run(app, listener, lifespan=replicas is None)  # replicas each have their own
         except Stopped as stop:
             raise Stopped(stop.signum, "the server has ended") from None
 

@@ -46,7 +46,7 @@ HOMES = {
     "starlette": ("jobs/web/",),
     "pydantic": ("jobs/web/",),
     "prometheus_client": ("jobs/web/",),
-    "uvicorn": ("jobs/serve.py",),
+    "uvicorn": ("jobs/web/server.py",),
     "httpx": ("jobs/client.py",),
     "triton": ("xclip_core/kernels.py",),
     "transformers": (),

@@ -27,6 +27,7 @@ LABELS = {  # by what the embedded model knows
     "up's": "something moves up",
     HOSTILE: "something moves down",
 }
+END_S = 60.0
 URL = re.compile(r"at (http://\S+)")
 HARMLESS = "Failed to load resource"  # how a browser reports an answer of 400 or more; tests say which they expect
 
@@ -76,7 +77,10 @@ def running(command: list[str], environment: dict[str, str], *, cwd: Path) -> It
                 raise AssertionError(f"the server did not start: {''.join(said)}")
         finally:
             process.terminate()
-            process.communicate(timeout=30)
+            try:
+                process.communicate(timeout=END_S)
+            finally:
+                process.kill()  # a server that does not end fails one test, and stops none
 
 
 class Watched:
