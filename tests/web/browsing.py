@@ -6,8 +6,10 @@ import contextlib
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -81,6 +83,25 @@ def running(command: list[str], environment: dict[str, str], *, cwd: Path) -> It
                 process.communicate(timeout=END_S)
             finally:
                 process.kill()  # a server that does not end fails one test, and stops none
+
+
+@contextlib.contextmanager
+def bounded() -> Iterator[None]:
+    """For what Playwright waits for without bound: the browser's driver is killed where it takes longer than END_S."""
+    timer = threading.Timer(END_S, _kill_drivers)
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def _kill_drivers() -> None:
+    """Ends what Playwright started for this process; it then raises that its connection is closed."""
+    for children in Path(f"/proc/{os.getpid()}/task").glob("*/children"):
+        for child in children.read_text(encoding="ascii").split():
+            if b"playwright/driver" in Path(f"/proc/{child}/cmdline").read_bytes():
+                os.kill(int(child), signal.SIGKILL)
 
 
 class Watched:
