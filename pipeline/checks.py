@@ -112,15 +112,13 @@ def nvdec(kinds: Sequence[str], *, has_gpu: bool, refusal: str | None) -> Check:
     return Check("NVDEC", "ok", "decoded a small H.264 file", "runs use it for codecs where it is faster")
 
 
-def encoding(speed: Speed, worth_it: float, threads: int) -> Check:
+def encoding(speed: Speed, threads: int) -> Check:
     """How fast the arithmetic of a model is, and in what; a bound, for nothing but products is counted."""
-    # A GPU says so itself to what encodes (`fast.faster_dtype`); one that has bfloat16 is several times quicker in it.
-    short_is_faster = speed.bfloat16 > worth_it * speed.float32
-    best = max(speed.bfloat16 if short_is_faster else 0.0, speed.float32)
+    taken = speed.bfloat16 if speed.takes_short else speed.float32
     where = f"a thread of {speed.where}" if speed.where == "cpu" else speed.where
     found = f"{where}: {speed.float32:.0f} GMAC/s in float32, {speed.bfloat16:.0f} in bfloat16"
-    found += f"; so at most {best * threads / CLIP_GMAC:.3g} clips/s of xclip-base-patch32 on all"
-    if not short_is_faster:
+    found += f"; so at most {taken * threads / CLIP_GMAC:.3g} clips/s of xclip-base-patch32 on all"
+    if not speed.takes_short:
         why = (
             "bfloat16 gains nothing here (no such instructions): clips are encoded in float32, which takes about twice"
         )

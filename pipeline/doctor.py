@@ -97,12 +97,8 @@ def _nvdec() -> Check:
 
 
 def _encoding() -> Check:
-    from xclip_core import fast
-
     has_gpu = bool(probes.gpus())
-    return checks.encoding(
-        probes.speed("cuda" if has_gpu else "cpu"), fast.WORTH_IT, 1 if has_gpu else probes.cores().allowed
-    )
+    return checks.encoding(probes.speed("cuda" if has_gpu else "cpu"), 1 if has_gpu else probes.cores().allowed)
 
 
 def _archive_disk(archive: str) -> Check:

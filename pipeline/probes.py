@@ -73,6 +73,7 @@ class Speed:
     float32: float
     bfloat16: float
     packs: bool  # whether weights can be laid out beforehand for bfloat16
+    takes_short: bool  # whether clips are encoded in bfloat16
 
 
 def requirements() -> dict[str, str]:
@@ -139,9 +140,10 @@ def speed(device: str) -> Speed:
         plain, short = (
             fast.product_macs(device) / fast.product_s(device, dtype) / 1e9 for dtype in (torch.float32, torch.bfloat16)
         )
+        takes_short = fast.faster_dtype(device) == torch.bfloat16
     finally:
         torch.set_num_threads(threads)
-    return Speed(device, plain, short, fast.packs(torch.device(device), torch.bfloat16))
+    return Speed(device, plain, short, fast.packs(torch.device(device), torch.bfloat16), takes_short)
 
 
 def cores() -> Cores:

@@ -87,12 +87,12 @@ def test_without_a_gpu_nvdec_is_no_matter_and_encoding_is_slow() -> None:
 
 
 def test_the_bound_on_encoding_is_arithmetic() -> None:
-    fast = checks.encoding(Speed("cpu", 50.0, 107.4, packs=True), 1.25, 2)
+    fast = checks.encoding(Speed("cpu", 50.0, 107.4, packs=True, takes_short=True), 2)
     assert (fast.state, "at most 6 clips/s" in fast.found) == ("ok", True)  # 2 * 107.4 / 35.8
-    slow = checks.encoding(Speed("cpu", 53.7, 20.0, packs=True), 1.25, 2)
+    slow = checks.encoding(Speed("cpu", 53.7, 20.0, packs=True, takes_short=False), 2)
     assert (slow.state, "at most 3 clips/s" in slow.found) == ("slow", True)
-    assert checks.encoding(Speed("cpu", 50.0, 107.4, packs=False), 1.25, 2).state == "slow"
-    assert checks.encoding(Speed("cuda", 50.0, 900.0, packs=False), 1.25, 1).state == "ok"
+    assert checks.encoding(Speed("cpu", 50.0, 107.4, packs=False, takes_short=True), 2).state == "slow"
+    assert checks.encoding(Speed("cuda", 50.0, 900.0, packs=False, takes_short=True), 1).state == "ok"
 
 
 @pytest.mark.parametrize(
