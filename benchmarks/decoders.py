@@ -180,9 +180,19 @@ def missing(name: str) -> str:
     """Why a decoder cannot be used here; nothing if it can."""
     try:
         importlib.import_module(DECODERS[name][0])
+        if name == "torchcodec":
+            needs_ffmpeg()
     except (ImportError, OSError, RuntimeError) as error:
         return f"not importable: {str(error).strip().splitlines()[0][:80]}"
     return ""
+
+
+def needs_ffmpeg() -> None:
+    """Raises ImportError where torchcodec is there and FFmpeg is not; since 0.17 it can be imported nevertheless."""
+    import torchcodec as library
+
+    if getattr(library, "ffmpeg_major_version", "unknown") is None:
+        raise ImportError("torchcodec finds no libraries of FFmpeg: apt-get install ffmpeg")
 
 
 def take(name: str, what: Asked, threads: int) -> Taken | str:

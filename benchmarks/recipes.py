@@ -3,7 +3,8 @@
 - `copied`: the recipe of tutorials. PyAV decodes every frame, HuggingFace's image processor prepares eight of each
   window, XCLIPModel in float32 takes one clip at a time.
 - `strong`: what somebody who knows the tools would write. torchcodec, which seeks, decodes with all cores and scales
-  while it decodes; XCLIPModel in bfloat16 takes eight clips at a time.
+  while it decodes; XCLIPModel in bfloat16, or in float32 where the CPU has no products of bfloat16, takes eight clips at a
+  time.
 
 Both take torch's own number of threads, all cores, and the same moments as the index of this package. Weights are
 random, of B/32: that changes no speed, and nothing is downloaded. `python -m benchmarks.recipes NAME` reads jobs as
@@ -74,15 +75,20 @@ class Copied:
 
 
 class Strong:
-    """The frames through torchcodec, bfloat16, batches."""
+    """The frames through torchcodec, the faster precision, batches."""
 
     def __init__(self) -> None:
         import torch
         import torchcodec.decoders
         from torchvision.transforms import v2
 
+        from benchmarks.decoders import needs_ffmpeg
+        from xclip_core.fast import faster_dtype
+
+        needs_ffmpeg()
         self.torch, self.decoders, self.v2 = torch, torchcodec.decoders, v2
-        self.model = model_of_huggingface().to(torch.bfloat16)
+        self.dtype = faster_dtype("cpu")
+        self.model = model_of_huggingface().to(self.dtype)
         self.mean, self.std = (
             torch.tensor(values).view(1, 3, 1, 1) for values in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
         )
@@ -96,7 +102,7 @@ class Strong:
             windows = moments_s[number : number + WINDOWS_PER_BATCH]
             wanted_s = [min(first_s + moment, end_s - 1e-3) for window in windows for moment in window]
             frames = decoder.get_frames_played_at(wanted_s).data.float().div_(255)
-            pixels = ((frames - self.mean) / self.std).to(self.torch.bfloat16)
+            pixels = ((frames - self.mean) / self.std).to(self.dtype)
             with self.torch.inference_mode():
                 clips = pixels.unflatten(0, (len(windows), -1))
                 vectors.append(self.model.get_video_features(clips).pooler_output)
@@ -155,7 +161,7 @@ def serve(name: str) -> None:
     """Answers jobs until there are no more."""
     try:
         recipe = RECIPES[name]()
-    except (ImportError, RuntimeError, OSError) as error:  # torchcodec without FFmpeg raises the latter two
+    except (ImportError, RuntimeError, OSError) as error:  # torchcodec without FFmpeg may raise any of them
         print(json.dumps({"missing": f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"}), flush=True)
         return
     print(json.dumps({"missing": None}), flush=True)
