@@ -44,10 +44,15 @@ CODE_BYTES = 64  # of a vector in product quantisation
 ID_BYTES, PLACE_BYTES = 8, 8
 HEAD_PART = 1 / 4  # of the numbers of a vector, how many its head has
 HEADS_PER_ROOT = 8  # heads are compared so quickly that shorter lists pay
+# Lists are taken by the product with their centre, and by what a wide list may have above that: so many times the root
+# of its vectors' mean squared distance from their mean. Half as many lists then hold as many of what texts are nearest
+# to (`docs/scale.md`).
+SPREADS = 0.3
+TICK = 0.01  # the last number of each head: the product with a centre's last number is what SPREADS adds
 # Of the heads in the first lists the best so many say how good one must be for its whole vector to be compared. FAISS
 # can keep the best of all lists by itself, but its heap of thousands takes as long as comparing what is put into it.
 # More of them where more lists are looked into: else a wider search would find no more than a narrow one.
-FIRST_LISTS, NEAR, NEAR_PER_LIST = 64, 2_400, 2.5
+FIRST_LISTS, NEAR, NEAR_PER_LIST = 32, 2_400, 2.5
 LOOKED_AT = 6_000  # whole vectors where the first lists hold too few
 # Where no more vectors may be found, or no greater part, they are picked out of their lists and compared one by one:
 # that takes 1 us each, and to look at whether one may be found some 25 ns.
@@ -116,7 +121,7 @@ def lists_for(name: KindName, count: int) -> int:
 
 def head_of(width: int) -> int:
     """How many numbers the head of a vector has."""
-    return max(1, round(HEAD_PART * width))
+    return max(2, round(HEAD_PART * width))
 
 
 @dataclass(frozen=True, slots=True)
@@ -332,11 +337,14 @@ def _two_stages(lists: int, sample_SE: Vectors) -> faiss.Index:
     """An empty index that compares heads in lists first, then the whole codes of the best, learnt from S x E."""
     width = sample_SE.shape[1]
     # Those orthogonal directions in which a sum of products has most of itself: not centred, for products are not.
-    turn_EH = np.linalg.eigh(sample_SE.T @ sample_SE)[1][:, ::-1][:, : head_of(width)]
-    turn: Any = faiss.LinearTransform(width, head_of(width), False)
-    faiss.copy_array_to_vector(np.ascontiguousarray(turn_EH.T, np.float32).ravel(), turn.A)
+    turn_EH = np.linalg.eigh(sample_SE.T @ sample_SE)[1][:, ::-1][:, : head_of(width)].astype(np.float32)
+    turn_EH[:, -1] = 0
+    turn: Any = faiss.LinearTransform(width, head_of(width), True)  # and adds a vector
+    faiss.copy_array_to_vector(turn_EH.T.ravel(), turn.A)
+    faiss.copy_array_to_vector(np.append(np.zeros(head_of(width) - 1, np.float32), np.float32(TICK)), turn.b)
     turn.is_trained = True
-    heads = faiss.index_factory(head_of(width), f"IVF{lists},SQ8", faiss.METRIC_INNER_PRODUCT)
+    heads: Any = faiss.index_factory(head_of(width), f"IVF{lists},SQ8", faiss.METRIC_INNER_PRODUCT)
+    heads.by_residual = False  # centres change once the lists are full
     whole = faiss.IndexScalarQuantizer(width, faiss.ScalarQuantizer.QT_8bit, faiss.METRIC_INNER_PRODUCT)
     empty = faiss.IndexRefine(faiss.IndexPreTransform(turn, heads), whole)
     empty.train(sample_SE)
@@ -351,8 +359,24 @@ def filled(name: str, kind: Kind, empty: faiss.Index, lots: Iterable[Lot]) -> Se
         index.add(np.ascontiguousarray(vectors_NE, np.float32))
         clips.append(clips_N)
         videos.append(videos_N)
+    if kind.name == "pca":
+        _aim(faiss.downcast_index(faiss.extract_index_ivf(index)))
     _search_on_all_cores(index, kind)
     return Segment(name, kind, index, np.concatenate(clips), np.concatenate(videos), min(FIRST_PROBES, kind.lists))
+
+
+def _aim(heads: Any) -> None:
+    """Gives the centres of full lists their last numbers, see SPREADS."""
+    centres = faiss.downcast_index(heads.quantizer)
+    centres_LH = centres.reconstruct_n(0, heads.nlist)
+    centres_LH[:, -1] = -1 / TICK  # of an empty list: behind all others
+    for number in range(heads.nlist):
+        if count := heads.invlists.list_size(number):
+            codes = faiss.rev_swig_ptr(heads.invlists.get_codes(number), count * heads.code_size)
+            spread = math.sqrt(heads.sq.decode(codes.reshape(count, -1)).var(axis=0).sum())
+            centres_LH[number, -1] = SPREADS * spread / TICK
+    centres.reset()
+    centres.add(centres_LH)
 
 
 def _search_on_all_cores(index: faiss.Index, kind: Kind) -> None:

@@ -186,6 +186,35 @@ def test_a_wider_search_goes_by_more_heads(segments, monkeypatch) -> None:
     assert right(found_by_heads(40, segments["pca"], monkeypatch, per_list=600 / 32)) >= 9.5
 
 
+@pytest.mark.parametrize(("spreads", "is_found"), [(0.0, False), (vectors.SPREADS, True)])
+def test_a_wide_list_is_looked_into_before_a_narrow_one_that_is_as_near(spreads, is_found, monkeypatch) -> None:
+    monkeypatch.setattr(vectors, "SPREADS", spreads)
+    rng = np.random.default_rng(7)
+    axes, half = np.eye(WIDTH, dtype=np.float32), COUNT // 2
+    off = np.repeat(np.array([[0.02], [0.25]], np.float32), half, axis=0) * rng.standard_normal((2 * half, WIDTH))
+    off[:, 8:] = 0  # in few directions, so that heads have all of it
+    stored = (np.repeat(axes[:2], half, axis=0) + off).astype(np.float32)
+    stored /= np.linalg.norm(stored, axis=1, keepdims=True)
+    kind = Kind("pca", 2)
+    lots = [(CLIPS[: 2 * half], REVISIONS[: 2 * half], stored)]
+    one = vectors.filled("one", kind, vectors.trained(kind, WIDTH, stored), lots).with_probes(1)
+    query_E = 1.05 * axes[0] + axes[1] + 0.5 * axes[2]  # nearer to the narrow one's centre
+    nearest = CLIPS[np.argmax(stored @ query_E)]
+    _, numbers, _ = one.search(query_E[None], 10)
+    assert (nearest in numbers) == is_found
+
+
+def test_an_empty_list_is_looked_into_last() -> None:
+    kind = Kind("pca", 32)
+    trained = vectors.trained(kind, WIDTH, STORED[: kind.sample_size])
+    some = vectors.filled("some", kind, trained, [(CLIPS[:40], REVISIONS[:40], STORED[:40])])
+    heads = faiss.downcast_index(faiss.extract_index_ivf(some.index))
+    full = sum(heads.invlists.list_size(number) > 0 for number in range(32))
+    _, numbers, are = some.with_probes(full).search(STORED[:1], 40)
+    assert full < 32
+    assert set(numbers[are].tolist()) == set(CLIPS[:40].tolist())
+
+
 @pytest.mark.parametrize("near", [1, 2_400])
 def test_where_the_first_lists_say_too_little_as_many_are_found(near: int, segments, monkeypatch) -> None:
     monkeypatch.setattr(vectors, "FIRST_LISTS", 4)
