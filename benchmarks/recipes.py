@@ -3,8 +3,7 @@
 - `copied`: the recipe of tutorials. PyAV decodes every frame, HuggingFace's image processor prepares eight of each
   window, XCLIPModel in float32 takes one clip at a time.
 - `strong`: what somebody who knows the tools would write. torchcodec, which seeks, decodes with all cores and scales
-  while it decodes; XCLIPModel in bfloat16, or in float32 where the CPU has no products of bfloat16, takes eight clips at a
-  time.
+  while it decodes; XCLIPModel in bfloat16, or in float32 where that is as fast, takes eight clips at a time.
 
 Both take torch's own number of threads, all cores, and the same moments as the index of this package. Weights are
 random, of B/32: that changes no speed, and nothing is downloaded. `python -m benchmarks.recipes NAME` reads jobs as
@@ -88,6 +87,7 @@ class Strong:
         needs_ffmpeg()
         self.torch, self.decoders, self.v2 = torch, torchcodec.decoders, v2
         self.dtype = faster_dtype("cpu")
+        print(f"strong: {self.dtype}", file=sys.stderr, flush=True)
         self.model = model_of_huggingface().to(self.dtype)
         self.mean, self.std = (
             torch.tensor(values).view(1, 3, 1, 1) for values in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))

@@ -119,10 +119,8 @@ def encoding(speed: Speed, threads: int) -> Check:
     found = f"{where}: {speed.float32:.0f} GMAC/s in float32, {speed.bfloat16:.0f} in bfloat16"
     found += f"; so at most {taken * threads / CLIP_GMAC:.3g} clips/s of xclip-base-patch32 on all"
     if not speed.takes_short:
-        why = (
-            "bfloat16 gains nothing here (no such instructions): clips are encoded in float32, which takes about twice"
-        )
-        return Check("encoding", "slow", found, f"{why} the time; a smaller model, or a GPU, is what helps")
+        why = "bfloat16 gains too little here: clips are encoded in float32, which takes about twice the time"
+        return Check("encoding", "slow", found, f"{why}; a smaller model, or a GPU that has bfloat16, is what helps")
     if speed.where == "cpu" and not speed.packs:
         why = "bfloat16 is faster here, but this torch cannot lay weights out beforehand"
         return Check("encoding", "slow", found, f"{why}: 7 % was measured; another version of torch may")

@@ -42,17 +42,20 @@ SAMPLE_OF_CODES = 39 * 256  # likewise for the codes of product quantisation
 TRAINING_ROUNDS = 10  # FAISS's own number for lists
 CODE_BYTES = 64  # of a vector in product quantisation
 ID_BYTES, PLACE_BYTES = 8, 8
-HEAD_PART = 1 / 4  # of the numbers of a vector, how many its head has
+HEAD_PART = 1 / 4  # of the numbers of a vector, how many its head has; the last of them is TICK
 HEADS_PER_ROOT = 8  # heads are compared so quickly that shorter lists pay
 # Lists are taken by the product with their centre, and by what a wide list may have above that: so many times the root
-# of its vectors' mean squared distance from their mean. Half as many lists then hold as many of what texts are nearest
-# to (`docs/scale.md`).
+# of its vectors' mean squared distance from their mean. Less than half as many lists are then enough for texts
+# (`docs/scale.md`).
 SPREADS = 0.3
+SPREAD_OF = 4_096  # vectors of a list at most, by which that is measured
 TICK = 0.01  # the last number of each head: the product with a centre's last number is what SPREADS adds
+EMPTY = 10.0  # what an empty list is behind by: more than products of unit vectors and SPREADS come to
 # Of the heads in the first lists the best so many say how good one must be for its whole vector to be compared. FAISS
 # can keep the best of all lists by itself, but its heap of thousands takes as long as comparing what is put into it.
-# More of them where more lists are looked into: else a wider search would find no more than a narrow one.
-FIRST_LISTS, NEAR, NEAR_PER_LIST = 32, 2_400, 2.5
+# More of them where more lists are looked into: else a wider search would find no more than a narrow one. The first
+# lists are those that hold FIRST_TIMES as many vectors.
+NEAR, NEAR_PER_LIST, FIRST_TIMES = 2_400, 2.5, 4
 LOOKED_AT = 6_000  # whole vectors where the first lists hold too few
 # Where no more vectors may be found, or no greater part, they are picked out of their lists and compared one by one:
 # that takes 1 us each, and to look at whether one may be found some 25 ns.
@@ -202,7 +205,7 @@ class Segment:
         if bound is not None:
             heads = heads_parameters(probes, **selector)
             wide = faiss.IndexRefineSearchParameters(base_index_params=heads)  # type: ignore[call-arg]
-            # Of both stages alike: a vector is left out whose whole code is no better than the bound.
+            # Of both stages alike, but for TICK's square: one is left out whose whole code is no better than the bound.
             _, scores_N, places_N = two_stages.range_search(query_1E, bound, params=wide)
             if len(places_N) >= most:
                 order_N = np.argsort(places_N)  # threads find them in any order
@@ -217,8 +220,9 @@ class Segment:
     def _bound(self, query_1E: Vectors, probes: int, selector: Mapping[str, faiss.IDSelector]) -> float | None:
         """What a head must be better than for a query 1 x E; None where the first lists hold too few to tell."""
         two_stages: Any = self.index
+        first = FIRST_TIMES * self._near * self.kind.lists / len(self.clips_N)
         # More lists where fewer of their vectors may be found, as of all that are looked into.
-        lists = min(probes, math.ceil(FIRST_LISTS * probes / self.probes))
+        lists = min(probes, math.ceil(first * probes / self.probes))
         parameters = heads_parameters(lists, **selector)
         scores_1K, places_1K = two_stages.base_index.search(query_1E, self._near, params=parameters)
         return None if places_1K[0, -1] < 0 else float(scores_1K[0, -1])
@@ -369,12 +373,12 @@ def _aim(heads: Any) -> None:
     """Gives the centres of full lists their last numbers, see SPREADS."""
     centres = faiss.downcast_index(heads.quantizer)
     centres_LH = centres.reconstruct_n(0, heads.nlist)
-    centres_LH[:, -1] = -1 / TICK  # of an empty list: behind all others
+    centres_LH[:, -1] = -EMPTY / TICK
     for number in range(heads.nlist):
         if count := heads.invlists.list_size(number):
             codes = faiss.rev_swig_ptr(heads.invlists.get_codes(number), count * heads.code_size)
-            spread = math.sqrt(heads.sq.decode(codes.reshape(count, -1)).var(axis=0).sum())
-            centres_LH[number, -1] = SPREADS * spread / TICK
+            some = np.ascontiguousarray(codes.reshape(count, -1)[:: math.ceil(count / SPREAD_OF)])
+            centres_LH[number, -1] = SPREADS * math.sqrt(heads.sq.decode(some).var(axis=0).sum()) / TICK
     centres.reset()
     centres.add(centres_LH)
 

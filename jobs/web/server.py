@@ -1,4 +1,4 @@
-"""The HTTP server under the app: from a bound socket to an end that nobody can hold up."""
+"""The HTTP server under the app: from a bound socket to an end that no connection holds up."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ KEEP_ALIVE_S = 30
 class Server(uvicorn.Server):
     """One whose end does not wait for who has stopped reading, as a player that is paused has.
 
-    uvicorn waits for that for ever, or cancels what answers, which it then reports as a bug of the app.
+    uvicorn waits for that for ever, or cancels what answers, which it then reports as a bug of the app. What is being
+    computed, in threads that nothing can stop, is waited for: a `--timeout` at most, as a rule.
     """
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
@@ -41,6 +42,5 @@ def run(app: App, listener: socket.socket, *, lifespan: bool) -> None:
         access_log=False,
         server_header=False,
         timeout_keep_alive=KEEP_ALIVE_S,
-        timeout_graceful_shutdown=GRACE_S + 1,  # what goes on although its connection was cut
     )
     Server(config).run(sockets=[listener])

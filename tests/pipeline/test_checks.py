@@ -93,6 +93,7 @@ def test_the_bound_on_encoding_is_arithmetic() -> None:
     assert (slow.state, "at most 3 clips/s" in slow.found) == ("slow", True)
     assert checks.encoding(Speed("cpu", 50.0, 107.4, packs=False, takes_short=True), 2).state == "slow"
     assert checks.encoding(Speed("cuda", 50.0, 900.0, packs=False, takes_short=True), 1).state == "ok"
+    assert checks.encoding(Speed("cuda", 50.0, 40.0, packs=False, takes_short=False), 1).state == "slow"
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ LABELS = {  # by what the embedded model knows
     "up's": "something moves up",
     HOSTILE: "something moves down",
 }
-END_S = 60.0
+END_S = 60.0  # for a server or a browser to end; a busy machine is no bug
 URL = re.compile(r"at (http://\S+)")
 HARMLESS = "Failed to load resource"  # how a browser reports an answer of 400 or more; tests say which they expect
 
@@ -97,11 +97,12 @@ def bounded() -> Iterator[None]:
 
 
 def _kill_drivers() -> None:
-    """Ends what Playwright started for this process; it then raises that its connection is closed."""
+    """Ends what Playwright started for this process, where /proc tells; it then says that its connection is closed."""
     for children in Path(f"/proc/{os.getpid()}/task").glob("*/children"):
-        for child in children.read_text(encoding="ascii").split():
-            if b"playwright/driver" in Path(f"/proc/{child}/cmdline").read_bytes():
-                os.kill(int(child), signal.SIGKILL)
+        with contextlib.suppress(OSError):  # who has ended meanwhile
+            for child in children.read_text(encoding="ascii").split():
+                if b"playwright/driver" in Path(f"/proc/{child}/cmdline").read_bytes():
+                    os.kill(int(child), signal.SIGKILL)
 
 
 class Watched:

@@ -23,7 +23,8 @@ from tests.web.browsing import ROOT, URL
 from tests.web.conftest import SETTINGS
 
 PATIENCE_S = 120.0  # a busy machine is no bug
-MORE_THAN_SOCKETS_HOLD = 64 << 20
+MORE_THAN_SOCKETS_HOLD = 16 << 20
+RECEIVED_BYTES = 64 << 10  # what the system keeps for who does not read
 
 
 @dataclass
@@ -58,8 +59,10 @@ def serving(archive: Path, *options: str) -> Iterator[Server]:
     with subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True) as process:
         try:
             assert process.stderr is not None
-            match = URL.search(process.stderr.readline())
-            assert match
+            said = []
+            while not (match := URL.search(said[-1]) if said else None):
+                said.append(process.stderr.readline())
+                assert said[-1], f"the server did not start: {said}"
             server = Server(process, match.group(1))
             reader = threading.Thread(target=lambda: server.said.extend(process.stderr), daemon=True)
             reader.start()
@@ -74,7 +77,9 @@ def stalled(server: Server) -> Iterator[socket.socket]:
     """A connection that asked for a large file, read its beginning, and does not read on: a player that is paused."""
     (clip,) = httpx.get(f"{server.url}/search", params={"q": "left", "top": 1}, timeout=PATIENCE_S).json()["hits"]
     address = urlsplit(server.url)
-    with socket.create_connection((address.hostname, address.port)) as connection:
+    with socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVED_BYTES)
+        connection.connect((address.hostname, address.port))
         asked = f"GET /media/{clip['video_id']} HTTP/1.1\r\nHost: {address.netloc}\r\n\r\n"
         connection.sendall(asked.encode())
         assert connection.recv(100).startswith(b"HTTP/1.1 200")
