@@ -111,8 +111,8 @@ def test_it_indexes_and_searches(installed: Path, environment: dict[str, str], a
 
 def test_it_serves(installed: Path, environment: dict[str, str], archive: Path) -> None:
     command = [str(installed / "bin" / "footage"), "serve", archive.name, "--port", "0", "--device", "cpu"]
-    with running(command, environment, cwd=archive.parent) as url:
-        with urllib.request.urlopen(f"{url}/", timeout=30) as page:
+    with running(command, environment, cwd=archive.parent) as server:
+        with urllib.request.urlopen(f"{server.url}/", timeout=30) as page:
             assert b"<title>footage</title>" in page.read()
-        with urllib.request.urlopen(f"{url}/stats", timeout=30) as answer:
+        with urllib.request.urlopen(f"{server.url}/stats", timeout=30) as answer:
             assert json.load(answer)["videos"] == 1

@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+import torch
 
 from pipeline import checks, codecs, doctor, probes
 from pipeline.checks import Check
 from pipeline.codecs import CodecState
 from pipeline.probes import Cores, Disk, Gpu, Speed
+from xclip_core import fast
 
 GB = 10**9
 
@@ -87,13 +89,25 @@ def test_without_a_gpu_nvdec_is_no_matter_and_encoding_is_slow() -> None:
 
 
 def test_the_bound_on_encoding_is_arithmetic() -> None:
-    fast = checks.encoding(Speed("cpu", 50.0, 107.4, packs=True, takes_short=True), 2)
-    assert (fast.state, "at most 6 clips/s" in fast.found) == ("ok", True)  # 2 * 107.4 / 35.8
+    quick = checks.encoding(Speed("cpu", 50.0, 107.4, packs=True, takes_short=True), 2)
+    assert (quick.state, "at most 6 clips/s" in quick.found) == ("ok", True)  # 2 * 107.4 / 35.8
     slow = checks.encoding(Speed("cpu", 53.7, 20.0, packs=True, takes_short=False), 2)
     assert (slow.state, "at most 3 clips/s" in slow.found) == ("slow", True)
     assert checks.encoding(Speed("cpu", 50.0, 107.4, packs=False, takes_short=True), 2).state == "slow"
     assert checks.encoding(Speed("cuda", 50.0, 900.0, packs=False, takes_short=True), 1).state == "ok"
     assert checks.encoding(Speed("cuda", 50.0, 40.0, packs=False, takes_short=False), 1).state == "slow"
+
+
+def test_figures_and_verdict_are_of_the_same_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def busier_each_time(device: str, _: torch.dtype) -> float:
+        asked.append(device)
+        return float(len(asked))
+
+    monkeypatch.setattr(fast, "product_s", busier_each_time)
+    found = probes.speed("cpu")
+    assert (asked, found.float32 / found.bfloat16, found.takes_short) == (["cpu", "cpu"], pytest.approx(2), False)
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -52,20 +53,33 @@ def make_archive(folder: Path) -> Path:
     return folder / "archive"
 
 
+@dataclass(frozen=True)
+class Server:
+    """A serving process and its address."""
+
+    process: subprocess.Popen
+    url: str
+
+    def ended(self) -> tuple[int, str]:
+        """How it ended and what it said since it began to serve; fails where it does not end."""
+        _, said = self.process.communicate(timeout=END_S)
+        return self.process.returncode, said
+
+
 @contextlib.contextmanager
-def served(archive: Path, *, token: str | None = None) -> Iterator[str]:
-    """The address of a server over an archive, in a process that ends with the block."""
+def served(archive: Path, *, token: str | None = None) -> Iterator[Server]:
+    """A server over an archive, in a process that ends with the block."""
     environment = {name: value for name, value in os.environ.items() if name != "FOOTAGE_TOKEN"}
     if token:
         environment["FOOTAGE_TOKEN"] = token
     command = [sys.executable, "-m", "jobs", "serve", str(archive), "--port", "0", "--device", "cpu"]
-    with running(command, environment, cwd=ROOT) as url:
-        yield url
+    with running(command, environment, cwd=ROOT) as server:
+        yield server
 
 
 @contextlib.contextmanager
-def running(command: list[str], environment: dict[str, str], *, cwd: Path) -> Iterator[str]:
-    """The address that a serving command tells, in a process that ends with the block."""
+def running(command: list[str], environment: dict[str, str], *, cwd: Path) -> Iterator[Server]:
+    """A command that serves and tells its address, in a process that ends with the block."""
     with subprocess.Popen(command, cwd=cwd, env=environment, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         try:
@@ -73,7 +87,7 @@ def running(command: list[str], environment: dict[str, str], *, cwd: Path) -> It
             for line in process.stderr:
                 said.append(line)
                 if match := URL.search(line):
-                    yield match.group(1)
+                    yield Server(process, match.group(1))
                     break
             else:
                 raise AssertionError(f"the server did not start: {''.join(said)}")

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import signal
 import socket
-import subprocess
-import sys
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -19,25 +14,11 @@ import httpx
 import pytest
 
 from pipeline import flows
-from tests.web.browsing import ROOT, URL
+from tests.web.browsing import END_S, Server, served
 from tests.web.conftest import SETTINGS
 
-PATIENCE_S = 120.0  # a busy machine is no bug
-MORE_THAN_SOCKETS_HOLD = 16 << 20
+MORE_THAN_SOCKETS_HOLD = 8 << 20
 RECEIVED_BYTES = 64 << 10  # what the system keeps for who does not read
-
-
-@dataclass
-class Server:
-    """A serving process and its address."""
-
-    process: subprocess.Popen
-    url: str
-    said: list[str] = field(default_factory=list)
-
-    def ended(self) -> int:
-        """How the process ended; fails where it does not."""
-        return self.process.wait(PATIENCE_S)
 
 
 @pytest.fixture(scope="module")
@@ -53,29 +34,9 @@ def archive(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @contextmanager
-def serving(archive: Path, *options: str) -> Iterator[Server]:
-    command = [sys.executable, "-m", "jobs", "serve", str(archive), "--port", "0", "--device", "cpu", *options]
-    environment = {name: value for name, value in os.environ.items() if name != "FOOTAGE_TOKEN"}
-    with subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True) as process:
-        try:
-            assert process.stderr is not None
-            said = []
-            while not (match := URL.search(said[-1]) if said else None):
-                said.append(process.stderr.readline())
-                assert said[-1], f"the server did not start: {said}"
-            server = Server(process, match.group(1))
-            reader = threading.Thread(target=lambda: server.said.extend(process.stderr), daemon=True)
-            reader.start()
-            yield server
-            reader.join(PATIENCE_S)
-        finally:
-            process.kill()
-
-
-@contextmanager
 def stalled(server: Server) -> Iterator[socket.socket]:
     """A connection that asked for a large file, read its beginning, and does not read on: a player that is paused."""
-    (clip,) = httpx.get(f"{server.url}/search", params={"q": "left", "top": 1}, timeout=PATIENCE_S).json()["hits"]
+    (clip,) = httpx.get(f"{server.url}/search", params={"q": "left", "top": 1}, timeout=END_S).json()["hits"]
     address = urlsplit(server.url)
     with socket.socket() as connection:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVED_BYTES)
@@ -87,18 +48,16 @@ def stalled(server: Server) -> Iterator[socket.socket]:
 
 
 def test_a_player_that_is_paused_does_not_keep_a_server(archive: Path) -> None:
-    with serving(archive) as server, stalled(server):
+    with served(archive) as server, stalled(server):
         server.process.send_signal(signal.SIGTERM)
-        assert server.ended() == 128 + signal.SIGTERM
-    assert server.said == ["the server has ended\n"]
+        assert server.ended() == (128 + signal.SIGTERM, "the server has ended\n")
 
 
 def test_an_answer_that_is_under_way_is_given_whole(archive: Path) -> None:
-    with serving(archive) as server, stalled(server) as connection:
+    with served(archive) as server, stalled(server) as connection:
         server.process.send_signal(signal.SIGINT)
         rest_bytes = 0
         while piece := connection.recv(1 << 20):
             rest_bytes += len(piece)
         assert rest_bytes > MORE_THAN_SOCKETS_HOLD
-        assert server.ended() == 128 + signal.SIGINT
-    assert server.said == ["the server has ended\n"]
+        assert server.ended() == (128 + signal.SIGINT, "the server has ended\n")

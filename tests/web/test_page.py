@@ -38,8 +38,8 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def address(archive: Path) -> Iterator[str]:
-    with browsing.served(archive) as url:
-        yield url
+    with browsing.served(archive) as server:
+        yield server.url
 
 
 @pytest.fixture(scope="module")
@@ -387,8 +387,8 @@ def test_a_server_that_is_away_is_waited_for(watched: Watched) -> None:
 
 def test_a_server_with_a_token_asks_for_it(browser: Any, archive: Path) -> None:
     token = "a-token-for-the-tests"
-    with browsing.served(archive, token=token) as address:
-        context = browser.new_context(base_url=address)
+    with browsing.served(archive, token=token) as server:
+        context = browser.new_context(base_url=server.url)
         context.set_default_timeout(WAIT_MS)
         held = Watched(context.new_page())
         held.expected = (401,)
