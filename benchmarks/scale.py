@@ -46,7 +46,8 @@ from benchmarks import harness
 from pipeline import index_files, index_plan, indexes, recall_gate, vectors
 from pipeline.index_plan import GB, Rules
 from pipeline.recall_gate import Exact
-from pipeline.vectors import FLAT, Lot, Vectors
+from pipeline.vector_kinds import FLAT
+from pipeline.vectors import Lot, Vectors
 
 WIDTH = 512
 CLIPS_PER_VIDEO = 20

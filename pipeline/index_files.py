@@ -27,7 +27,8 @@ import numpy as np
 from pipeline import keys, places, stores, vectors
 from pipeline.places import PLACES_FILE, Places
 from pipeline.stores import AnyPath
-from pipeline.vectors import Allowed, Kind, Segment, Vectors
+from pipeline.vector_kinds import Kind
+from pipeline.vectors import Allowed, Segment, Vectors
 
 MANIFEST = "manifest.json"
 DRAFT = ".draft-"

@@ -17,18 +17,8 @@ from itertools import pairwise
 import numpy as np
 
 from pipeline.keys import Keys, Numbers
-from pipeline.vectors import (
-    FLAT,
-    FLAT_CLIPS,
-    TRAINING_ROUNDS,
-    Kind,
-    Segment,
-    Vectors,
-    head_of,
-    kind_for,
-    lists_for,
-    product_flops,
-)
+from pipeline.vector_kinds import FLAT, FLAT_CLIPS, Kind, head_of, kind_for, lists_for
+from pipeline.vectors import TRAINING_ROUNDS, Segment, Vectors, product_flops
 from schemas.errors import InputError
 
 MERGED_UP_TO = 2.0  # times what is to be added

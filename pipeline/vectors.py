@@ -19,31 +19,22 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import faiss
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.keys import Numbers
+from pipeline.vector_kinds import CODE_BYTES, FLAT, Kind, head_of
 
-KindName = Literal["flat", "fp16", "pca", "sq8", "pq"]
 Vectors = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 Places = NDArray[np.int64]  # of vectors in a segment, in the order in which they were added
 Lot = tuple[Numbers, Numbers, Vectors]  # clips, their revisions, and vectors N x E
 Allowed = Callable[[Numbers, Numbers], Mask]  # of clips' and revisions' numbers, which clips may be found
 
-FLAT_CLIPS = 200_000  # up to so many comparing all is quick: 0.1 s on a core at 512 dimensions
-LISTED_CLIPS = 2_000_000  # up to so many a search of whole vectors in lists takes some 10 ms on two cores
-LISTS_PER_ROOT = 4  # lists are about so many times the root of N, as FAISS advises
-SAMPLE_PER_LIST = 40  # vectors that a centre is learnt from; FAISS warns below 39
-SAMPLE_OF_CODES = 39 * 256  # likewise for the codes of product quantisation
 TRAINING_ROUNDS = 10  # FAISS's own number for lists
-CODE_BYTES = 64  # of a vector in product quantisation
-ID_BYTES, PLACE_BYTES = 8, 8
-HEAD_PART = 1 / 4  # of the numbers of a vector, how many its head has; the last of them is TICK
-HEADS_PER_ROOT = 8  # heads are compared so quickly that shorter lists pay
 # Lists are taken by the product with their centre, and by what a wide list may have above that: so many times the root
 # of its vectors' mean squared distance from their mean. Less than half as many lists are then enough for texts
 # (`docs/scale.md`).
@@ -62,69 +53,6 @@ LOOKED_AT = 6_000  # whole vectors where the first lists hold too few
 PICKED, PICKED_PART = 20_000, 1 / 40
 PICKED_AT_ONCE = 16_384  # 32 MB at 512 dimensions
 FIRST_PROBES = 16
-FITTING = 7 / 8  # of memory, what codes may take: numbers of clips and where they lie come on top, 40 bytes each
-
-
-@dataclass(frozen=True, slots=True)
-class Kind:
-    """How a segment keeps its vectors: `flat` as float32, others in `lists` and coded.
-
-    `fp16` has two bytes a number, which is the precision that archives store, so that nothing is lost; `sq8` one; `pca`
-    one too, and heads of as many bytes a number, which are what lies in lists; `pq` CODE_BYTES a vector by product
-    quantisation. (A learnt rotation before it, OPQ, takes a hundred times as long to learn as all the rest.)
-    """
-
-    name: KindName = "flat"
-    lists: int = 0
-
-    def clip_bytes(self, width: int) -> int:
-        """What a clip takes."""
-        codes = {"flat": 4 * width, "fp16": 2 * width, "sq8": width, "pca": width + head_of(width), "pq": CODE_BYTES}
-        return codes[self.name] + (0 if self.name == "flat" else ID_BYTES + PLACE_BYTES)
-
-    def factory(self, width: int) -> str:
-        """As FAISS's index_factory wants it; for all but `pca`."""
-        codes = min(CODE_BYTES, width)
-        return {
-            "flat": "Flat",
-            "fp16": f"IVF{self.lists},SQfp16",
-            "sq8": f"IVF{self.lists},SQ8",
-            "pq": f"IVF{self.lists},PQ{codes}",
-        }[self.name]
-
-    @property
-    def is_exact(self) -> bool:
-        """Whether a search gives the cosines of the vectors as they are stored."""
-        return self.name in ("flat", "fp16")
-
-    @property
-    def sample_size(self) -> int:
-        """How many vectors it is learnt from."""
-        return max(SAMPLE_PER_LIST * self.lists, SAMPLE_OF_CODES * (self.name == "pq"))
-
-
-FLAT = Kind()
-
-
-def kind_for(count: int, width: int, memory_bytes: int) -> Kind:
-    """How to keep so many vectors: as they are if they are few, else as well as memory holds."""
-    if count <= FLAT_CLIPS:
-        return FLAT
-    names: tuple[KindName, ...] = ("pca", "sq8", "pq")
-    kinds = [Kind(name, lists_for(name, count)) for name in (("fp16", *names) if count <= LISTED_CLIPS else names)]
-    fitting = (kind for kind in kinds if count * kind.clip_bytes(width) <= FITTING * memory_bytes)
-    return next(fitting, kinds[-1])
-
-
-def lists_for(name: KindName, count: int) -> int:
-    """Into how many lists a kind sorts so many vectors."""
-    per_root = HEADS_PER_ROOT if name == "pca" else LISTS_PER_ROOT
-    return 0 if name == "flat" else 2 ** round(math.log2(per_root * math.sqrt(max(count, 1))))
-
-
-def head_of(width: int) -> int:
-    """How many numbers the head of a vector has."""
-    return max(2, round(HEAD_PART * width))
 
 
 @dataclass(frozen=True, slots=True)
@@ -325,7 +253,7 @@ def trained(kind: Kind, width: int, sample_SE: Vectors) -> faiss.Index:
     sample_SE = np.ascontiguousarray(sample_SE, np.float32)
     if kind.name == "pca":
         return _two_stages(kind.lists, sample_SE)
-    index: Any = faiss.index_factory(width, kind.factory(width), faiss.METRIC_INNER_PRODUCT)
+    index: Any = faiss.index_factory(width, _factory(kind, width), faiss.METRIC_INNER_PRODUCT)
     if kind.name == "fp16":
         index.by_residual = False  # what remains beside a centre would be rounded; the vectors themselves are not
     if kind.name == "pq":
@@ -335,6 +263,17 @@ def trained(kind: Kind, width: int, sample_SE: Vectors) -> faiss.Index:
         index.train(sample_SE)
     empty: faiss.Index = index
     return empty
+
+
+def _factory(kind: Kind, width: int) -> str:
+    """A kind as FAISS's index_factory wants it; for all but `pca`."""
+    codes = min(CODE_BYTES, width)
+    return {
+        "flat": "Flat",
+        "fp16": f"IVF{kind.lists},SQfp16",
+        "sq8": f"IVF{kind.lists},SQ8",
+        "pq": f"IVF{kind.lists},PQ{codes}",
+    }[kind.name]
 
 
 def _two_stages(lists: int, sample_SE: Vectors) -> faiss.Index:

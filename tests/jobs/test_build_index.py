@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from jobs.__main__ import main
-from pipeline import index_plan, vectors
+from pipeline import index_plan, vector_kinds, vectors
 from pipeline.archive import Archive
 from pipeline.runs import serving_run
 from tests.footage import SCENE_S, make_pile
@@ -43,10 +43,10 @@ def scenes() -> np.ndarray:
 @pytest.fixture
 def lists(monkeypatch: pytest.MonkeyPatch) -> None:
     """Sorts into lists what is no more than some hundreds of clips."""
-    for module in (vectors, index_plan):
+    for module in (vector_kinds, index_plan):
         monkeypatch.setattr(module, "FLAT_CLIPS", 500)
     monkeypatch.setattr(vectors, "PICKED", 0)
-    monkeypatch.setattr(vectors, "SAMPLE_PER_LIST", 8)
+    monkeypatch.setattr(vector_kinds, "SAMPLE_PER_LIST", 8)
 
 
 def clips(archive: Path) -> int:

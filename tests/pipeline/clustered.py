@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from pipeline import vectors
-from pipeline.vectors import Kind, Segment
+from pipeline.vector_kinds import Kind
+from pipeline.vectors import Segment
 
 WIDTH, COUNT = 64, 10_000
 KINDS = [Kind(), Kind("fp16", 32), Kind("pca", 32), Kind("sq8", 32), Kind("pq", 32)]

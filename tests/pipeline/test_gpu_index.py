@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline import gpu_index, vectors
+from pipeline import gpu_index, vector_kinds
 from pipeline.gpu_index import GpuCopies, GpuIndex
 from pipeline.index_files import VectorIndex
-from pipeline.vectors import Kind
+from pipeline.vector_kinds import Kind
 from tests.pipeline.clustered import CLIPS, COUNT, KINDS, QUERIES, REVISIONS, STORED, segment
 
 HALF = COUNT // 2
@@ -35,7 +35,7 @@ def index_of(kind: Kind) -> VectorIndex:
 @pytest.fixture(scope="module")
 def by_kind() -> Iterator[dict[str, VectorIndex]]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(vectors, "SAMPLE_OF_CODES", 2560)  # learning codes is what takes time
+        patch.setattr(vector_kinds, "SAMPLE_OF_CODES", 2560)  # learning codes is what takes time
         yield {kind.name: index_of(kind) for kind in KINDS}
 
 

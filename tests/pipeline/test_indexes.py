@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline import index_files, index_plan, indexes, recall_gate, vectors
+from pipeline import index_files, index_plan, indexes, recall_gate, vector_kinds, vectors
 from pipeline.archive import Archive
 from pipeline.places import PLACES_FILE
 from schemas.errors import ArchiveError
@@ -315,9 +315,9 @@ def test_an_index_of_an_earlier_format_is_replaced(archive: Archive) -> None:
 @pytest.fixture
 def many(archive: Archive, monkeypatch: pytest.MonkeyPatch) -> Archive:
     """More clips than are compared one by one."""
-    monkeypatch.setattr(vectors, "FLAT_CLIPS", 500)
+    monkeypatch.setattr(vector_kinds, "FLAT_CLIPS", 500)
     monkeypatch.setattr(index_plan, "FLAT_CLIPS", 500)
-    monkeypatch.setattr(vectors, "SAMPLE_PER_LIST", 39)
+    monkeypatch.setattr(vector_kinds, "SAMPLE_PER_LIST", 39)
     monkeypatch.setattr(vectors, "PICKED", 0)
     for number in range(8):
         row = video_row(f"/videos/{number}.mp4", clip_count=1000)
@@ -361,11 +361,11 @@ def test_little_memory_makes_several_segments_that_find_the_same(
 
 @pytest.mark.parametrize("kind", ["pca", "sq8", "pq"])
 def test_what_is_found_in_codes_has_the_scores_of_vectors_as_they_are_stored(
-    kind: vectors.KindName, many: Archive, monkeypatch: pytest.MonkeyPatch
+    kind: vector_kinds.KindName, many: Archive, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     exact = widely(indexes.build(many, SPACE, WIDTH))
-    monkeypatch.setattr(vectors, "SAMPLE_OF_CODES", 2560)
-    monkeypatch.setattr(index_plan, "kind_for", lambda *_: vectors.Kind(kind, vectors.lists_for(kind, 256)))
+    monkeypatch.setattr(vector_kinds, "SAMPLE_OF_CODES", 2560)
+    monkeypatch.setattr(index_plan, "kind_for", lambda *_: vector_kinds.Kind(kind, vector_kinds.lists_for(kind, 256)))
     index = widely(indexes.build(many, SPACE, WIDTH, rules=index_plan.Rules(recall=0)))
     assert (index.segments[0].kind.name, index.is_exact) == (kind, False)
     monkeypatch.setattr(vectors, "NEAR", index.count)  # these vectors fill all directions alike, so heads say nothing

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline import engine, index_plan, indexes, shards, vectors
+from pipeline import engine, index_plan, indexes, shards, vector_kinds
 from pipeline.archive import Archive
 from pipeline.shards import ShardedIndex
 from schemas.errors import EngineError, InputError
@@ -43,9 +43,9 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Archive:
         rows.append(video_row(f"/videos/{number}.mp4", clip_count=500))
         commit(made, [embedded(unit_of(rows[-1], 500), unit_vectors(500, seed=number))], rows[-1:])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(vectors, "FLAT_CLIPS", 500)
+        patch.setattr(vector_kinds, "FLAT_CLIPS", 500)
         patch.setattr(index_plan, "FLAT_CLIPS", 500)
-        patch.setattr(vectors, "SAMPLE_PER_LIST", 8)
+        patch.setattr(vector_kinds, "SAMPLE_PER_LIST", 8)
         patch.setattr(index_plan, "SEGMENT_PART", 1000 * (2 * WIDTH + 16) / (8 * index_plan.GB))
         indexes.build(made, SPACE, WIDTH, rules=index_plan.Rules(recall=0))
         made.commit_videos([replace(rows[0], status="gone", revision=2)])

@@ -11,10 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline import index_plan, recall_gate, vectors
+from pipeline import index_plan, recall_gate, vector_kinds, vectors
 from pipeline.index_plan import GB, Rules
 from pipeline.recall_gate import Exact
-from pipeline.vectors import Kind, Segment
+from pipeline.vector_kinds import Kind, kind_for
+from pipeline.vectors import Segment
 from schemas.errors import InputError
 from tests.pipeline.clustered import CLIPS, COUNT, KINDS, QUERIES, REVISIONS, STORED, WIDTH, best, clustered, segment
 
@@ -22,7 +23,7 @@ from tests.pipeline.clustered import CLIPS, COUNT, KINDS, QUERIES, REVISIONS, ST
 @pytest.fixture(scope="module")
 def segments() -> Iterator[dict[str, Segment]]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(vectors, "SAMPLE_OF_CODES", 2560)  # learning codes is what takes time
+        patch.setattr(vector_kinds, "SAMPLE_OF_CODES", 2560)  # learning codes is what takes time
         yield {kind.name: segment(kind) for kind in KINDS}
 
 
@@ -138,7 +139,7 @@ def test_a_single_query_uses_all_cores(segments: dict[str, Segment]) -> None:
     ],
 )
 def test_the_kind_goes_by_number_and_memory(count: int, memory: int, name: str, lists: int) -> None:
-    assert vectors.kind_for(count, 512, memory) == Kind(name, lists)
+    assert kind_for(count, 512, memory) == Kind(name, lists)
 
 
 def test_heads_are_compared_first_and_the_best_of_them_as_a_whole(
