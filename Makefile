@@ -10,8 +10,8 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 demo: setup  ## make footage, index it, search it, tag it, write a contact sheet to demo/
 	$(BIN)/footage demo demo
 
-test: setup-dev  ## the default tests; slow ones: make test ARGS="-m slow"
-	$(BIN)/python -m pytest $(ARGS)
+test: setup-dev  ## the default tests, side by side; slow ones: make test ARGS="-m slow"
+	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadgroup $(ARGS)
 
 lint: setup-dev  ## style, format and types
 	$(BIN)/ruff check .

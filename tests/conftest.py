@@ -33,6 +33,14 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         pytest.skip("needs a CUDA device")
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What `--dist loadgroup` gives to one process: each file, and all tests that start Ray, of which one at a time."""
+    for item in items:
+        group = "ray" if item.get_closest_marker("ray") else item.path.relative_to(item.config.rootpath).as_posix()
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
 LEVELS = {name: logging.getLogger(name).level for name in (None, logs.ROOT)}
 EXCEPTHOOK = sys.excepthook
 
