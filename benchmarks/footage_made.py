@@ -22,6 +22,7 @@ from pathlib import Path
 import av
 import numpy as np
 
+from pipeline.codecs import own_priority
 from xclip_core.drawing import frame_times, render
 from xclip_core.scenes import random_scene
 
@@ -91,7 +92,7 @@ def _write(file: Path, kind: Kind, pictures: Iterator[av.VideoFrame], frames: in
     os.environ.setdefault("SVT_LOG", "1")  # errors only
     encoder, pixels, options = ENCODERS[kind.codec]
     width = WIDTHS[kind.height]
-    with av.open(str(file), "w", format="mp4") as container:
+    with own_priority(), av.open(str(file), "w", format="mp4") as container:
         stream = container.add_stream(encoder, rate=RATE_HZ, options=options(kind.gop))
         stream.width, stream.height, stream.pix_fmt = width, kind.height, pixels
         stream.thread_count = os.cpu_count() or 1

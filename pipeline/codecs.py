@@ -8,6 +8,8 @@ devices alone: a look at the list is no answer.)
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from io import BytesIO
@@ -64,6 +66,23 @@ def device_kinds() -> tuple[str, ...]:
     return tuple(hwaccel.hwdevices_available())
 
 
+@contextmanager
+def own_priority() -> Iterator[None]:
+    """For encoding AV1: leaves the calling thread the scheduling that it had.
+
+    SVT-AV1, run by root, makes the thread that opens it a real-time one (SCHED_FIFO, 99) and never undoes that: all
+    that this thread starts afterwards would be as urgent, and what it waits for would get no core.
+    """
+    if not hasattr(os, "sched_getscheduler"):  # Linux has it
+        yield
+        return
+    policy, parameters = os.sched_getscheduler(0), os.sched_getparam(0)
+    try:
+        yield
+    finally:
+        os.sched_setscheduler(0, policy, parameters)
+
+
 def nvdec_refusal(device: str, folder: Path) -> str | None:
     """Why a CUDA device does not decode H.264, None if it does. `folder` takes a small file."""
     from pipeline import nvdec  # with torch
@@ -98,7 +117,7 @@ def _encoded(encoder: str, pixels: str, container: str, side: int = SIDE) -> Byt
     for name, value in QUIET_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     file = BytesIO()
-    with av.open(file, "w", format=container) as output:
+    with own_priority(), av.open(file, "w", format=container) as output:
         stream: Any = output.add_stream(encoder, rate=25)
         stream.width = stream.height = side
         stream.pix_fmt = pixels

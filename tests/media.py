@@ -15,6 +15,8 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.codecs import own_priority
+
 Picture = NDArray[np.uint8]  # H x W x 3, RGB
 Painter = Callable[[int, tuple[int, int]], Picture]  # frame number, (width, height)
 
@@ -99,7 +101,7 @@ def make_video(
     ticks = [round((start_s + time_s) / tick) for time_s in times_s or [n / rate_hz for n in range(frames)]]
     target = Pipe(path, "w") if piped else str(path)
     kind = container or CONTAINERS.get(path.suffix, path.suffix.removeprefix("."))
-    with av.open(target, "w", format=kind, options=muxing or {}) as output:
+    with own_priority(), av.open(target, "w", format=kind, options=muxing or {}) as output:
         stream = output.add_stream(codec, rate=rate_hz)
         stream.width, stream.height = size
         stream.pix_fmt = pixels or ("yuv420p" if size[0] % 2 == size[1] % 2 == 0 else "yuv444p")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import socket
 import sys
 import tempfile
 import threading
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from importlib import metadata
 from pathlib import Path
@@ -19,6 +21,7 @@ from pipeline import checks, codecs, doctor, probes
 from pipeline.checks import Check
 from pipeline.codecs import CodecState
 from pipeline.probes import Cores, Disk, Gpu, Speed
+from tests.media import make_video
 from xclip_core import fast
 
 GB = 10**9
@@ -66,6 +69,26 @@ def test_a_missing_codec_counts_by_how_common_it_is(missing: str, state: str) ->
     check = checks.codecs(found)
     assert check.state == state
     assert missing in check.meaning
+
+
+linux = pytest.mark.skipif(not hasattr(os, "sched_getscheduler"), reason="a system without schedulers to choose")
+
+
+@linux
+def test_an_encoder_that_makes_itself_urgent_leaves_us_as_we_were(tmp_path: Path) -> None:
+    ordinary = os.sched_getscheduler(0), os.sched_getparam(0).sched_priority
+    assert codecs._tried("av1", "libsvtav1", "yuv420p", "matroska").state == "decodes"
+    make_video(tmp_path / "av1.mp4", frames=4, codec="libsvtav1", options={"preset": "12"})
+    assert (os.sched_getscheduler(0), os.sched_getparam(0).sched_priority) == ordinary
+
+
+@linux
+def test_a_thread_has_its_own_priority_again() -> None:
+    ordinary = os.sched_getscheduler(0)
+    with suppress(ZeroDivisionError), codecs.own_priority():
+        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))  # who is not root may do that, too
+        raise ZeroDivisionError
+    assert os.sched_getscheduler(0) == ordinary
 
 
 def test_codecs_are_known_by_decoding(monkeypatch: pytest.MonkeyPatch) -> None:
