@@ -32,7 +32,7 @@ from pipeline.vectors import Allowed, Segment, Vectors
 
 MANIFEST = "manifest.json"
 DRAFT = ".draft-"
-FORMAT = 2  # 1 was one flat index
+FORMAT = 3  # 1 was one flat index; 2 had heads of another code
 # What reading an index that is damaged, cut short, swept or of another format ends with; the second is FAISS's.
 UNREADABLE = (OSError, RuntimeError, ValueError, KeyError, EOFError)
 

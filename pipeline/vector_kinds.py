@@ -15,7 +15,7 @@ SAMPLE_PER_LIST = 40  # vectors that a centre is learnt from; FAISS warns below 
 SAMPLE_OF_CODES = 39 * 256  # likewise for the codes of product quantisation
 CODE_BYTES = 64  # of a vector in product quantisation
 ID_BYTES, PLACE_BYTES = 8, 8
-HEAD_PART = 1 / 4  # of the numbers of a vector, how many its head has; the last of them is TICK
+HEAD_PART = 1 / 4  # of the numbers of a vector, how many its head has
 HEADS_PER_ROOT = 8  # heads are compared so quickly that shorter lists pay
 FITTING = 7 / 8  # of memory, what codes may take: numbers of clips and where they lie come on top, 40 bytes each
 

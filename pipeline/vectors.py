@@ -3,8 +3,8 @@
 A segment holds some clips of a space as one FAISS index in a file that is mapped into memory, with the numbers of its
 clips and of their revisions beside it, in the same order. Few vectors are kept as they are and compared one by one;
 many are sorted into lists round centres and coded shorter, and a search looks into some of the lists. Of millions it
-compares the heads first: what is left of a vector in the few directions in which clips differ most. Segments are never
-changed: what is no longer to be found is left out by a mask.
+compares the heads first: what is left of a vector in the few directions in which clips differ most (`heads.py`).
+Segments are never changed: what is no longer to be found is left out by a mask.
 """
 
 # N vectors of a segment, E joint dimension, Q queries, M results, S vectors that centres are learnt from
@@ -25,8 +25,9 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline import heads
 from pipeline.keys import Numbers
-from pipeline.vector_kinds import CODE_BYTES, FLAT, Kind, head_of
+from pipeline.vector_kinds import CODE_BYTES, FLAT, Kind
 
 Vectors = NDArray[np.float32]
 Mask = NDArray[np.bool_]
@@ -35,22 +36,19 @@ Lot = tuple[Numbers, Numbers, Vectors]  # clips, their revisions, and vectors N 
 Allowed = Callable[[Numbers, Numbers], Mask]  # of clips' and revisions' numbers, which clips may be found
 
 TRAINING_ROUNDS = 10  # FAISS's own number for lists
-# Lists are taken by the product with their centre, and by what a wide list may have above that: so many times the root
-# of its vectors' mean squared distance from their mean. Less than half as many lists are then enough for texts
-# (`docs/scale.md`).
-SPREADS = 0.3
-SPREAD_OF = 4_096  # vectors of a list at most, by which that is measured
-TICK = 0.01  # the last number of each head: the product with a centre's last number is what SPREADS adds
-EMPTY = 10.0  # what an empty list is behind by: more than products of unit vectors and SPREADS come to
 # Of the heads in the first lists the best so many say how good one must be for its whole vector to be compared. FAISS
 # can keep the best of all lists by itself, but its heap of thousands takes as long as comparing what is put into it.
 # More of them where more lists are looked into: else a wider search would find no more than a narrow one. The first
 # lists are those that hold FIRST_TIMES as many vectors.
 NEAR, NEAR_PER_LIST, FIRST_TIMES = 2_400, 2.5, 4
+MOST_TIMES = (
+    16  # of NEAR, whole vectors at most; for one query in twenty ten times as many heads are better than the bound
+)
 LOOKED_AT = 6_000  # whole vectors where the first lists hold too few
 # Where no more vectors may be found, or no greater part, they are picked out of their lists and compared one by one:
 # that takes 1 us each, and to look at whether one may be found some 25 ns.
 PICKED, PICKED_PART = 20_000, 1 / 40
+NOWHERE = np.zeros(0, np.int64)
 PICKED_AT_ONCE = 16_384  # 32 MB at 512 dimensions
 FIRST_PROBES = 16
 
@@ -128,32 +126,39 @@ class Segment:
         self, query_1E: Vectors, most: int, probes: int, selector: Mapping[str, faiss.IDSelector]
     ) -> tuple[Vectors, Places]:
         """As `_found`, for one query: the best by whole codes, of the vectors whose heads are good enough."""
-        two_stages: Any = self.index
-        bound = self._bound(query_1E, probes, selector) if most <= self._near else None
-        if bound is not None:
-            heads = heads_parameters(probes, **selector)
-            wide = faiss.IndexRefineSearchParameters(base_index_params=heads)  # type: ignore[call-arg]
-            # Of both stages alike, but for TICK's square: one is left out whose whole code is no better than the bound.
-            _, scores_N, places_N = two_stages.range_search(query_1E, bound, params=wide)
-            if len(places_N) >= most:
-                order_N = np.argsort(places_N)  # threads find them in any order
-                return _best(scores_N[None, order_N], places_N[None, order_N], most)
-        return self.index.search(query_1E, most, params=search_parameters(self.kind, most, probes, **selector))
+        stages = heads.Stages.of(self.index)
+        query_1H = stages.head(query_1E)
+        centres = stages.heads.quantizer.search(query_1H, probes)  # once for all searches
+        query_1H = stages.bytes_of(query_1H)
+        places_N = self._good(stages, query_1H, centres, selector) if most <= self._near else NOWHERE
+        if len(places_N) < most:
+            places_N = stages.best(max(LOOKED_AT, most), query_1H, centres, selector)
+        places_1N = np.sort(places_N)[None]  # threads find them in any order
+        scores_1M, places_1M = _best(stages.by_whole(query_1E, places_1N[0])[None], places_1N, most)
+        missing = ((0, 0), (0, most - places_1M.shape[1]))
+        return np.pad(scores_1M, missing, constant_values=-np.inf), np.pad(places_1M, missing, constant_values=-1)
 
     @property
     def _near(self) -> int:
         """How many of the best heads of the first lists are as good as a head must be."""
         return max(NEAR, round(NEAR_PER_LIST * self.probes))
 
-    def _bound(self, query_1E: Vectors, probes: int, selector: Mapping[str, faiss.IDSelector]) -> float | None:
-        """What a head must be better than for a query 1 x E; None where the first lists hold too few to tell."""
-        two_stages: Any = self.index
+    def _good(
+        self, stages: heads.Stages, query_1H: Vectors, centres: heads.Centres, selector: Mapping[str, faiss.IDSelector]
+    ) -> Places:
+        """Places of the vectors whose heads are good enough; none where the first lists hold too few to tell."""
+        probes = centres[0].shape[1]
         first = FIRST_TIMES * self._near * self.kind.lists / len(self.clips_N)
         # More lists where fewer of their vectors may be found, as of all that are looked into.
         lists = min(probes, math.ceil(first * probes / self.probes))
-        parameters = heads_parameters(lists, **selector)
-        scores_1K, places_1K = two_stages.base_index.search(query_1E, self._near, params=parameters)
-        return None if places_1K[0, -1] < 0 else float(scores_1K[0, -1])
+        # All of them at once: a heap of so many takes longer than what it saves.
+        products_N, _ = stages.better_than(-np.inf, query_1H, centres, lists, selector)
+        if len(products_N) < self._near:
+            return NOWHERE
+        bound = float(np.partition(products_N, -self._near)[-self._near])
+        products_N, places_N = stages.better_than(bound, query_1H, centres, probes, selector)
+        most = MOST_TIMES * self._near
+        return places_N if len(places_N) <= most else places_N[np.argpartition(-products_N, most)[:most]]
 
     def _scored(self, queries_QE: Vectors, places_QM: Places) -> tuple[Vectors, Places]:
         """Cosines of queries with the vectors in some places, as codes keep these, and the places, best first."""
@@ -213,16 +218,11 @@ def search_parameters(
     """How FAISS is to search a segment of a kind for so many in so many lists, and which of its vectors (`sel`)."""
     if kind == FLAT:
         return faiss.SearchParameters(**selector) if selector else None
-    if kind.name == "pca":
-        wider, heads = max(1.0, LOOKED_AT / most), heads_parameters(probes, **selector)
-        return faiss.IndexRefineSearchParameters(k_factor=wider, base_index_params=heads)  # type: ignore[call-arg]
-    return faiss.SearchParametersIVF(nprobe=probes, **selector)  # type: ignore[call-arg]  # as its alias has it
-
-
-def heads_parameters(probes: int, **selector: faiss.IDSelector) -> faiss.SearchParameters:
-    """How FAISS is to search heads, in so many lists."""
-    in_lists = faiss.SearchParametersIVF(nprobe=probes, **selector)  # type: ignore[call-arg]
-    return faiss.SearchParametersPreTransform(index_params=in_lists)  # type: ignore[call-arg]
+    if kind.name == "pca":  # as FAISS does it by itself, which benchmarks compare with
+        in_turned = faiss.SearchParametersPreTransform(index_params=heads.in_lists(probes, **selector))  # type: ignore[call-arg]
+        wider = max(1.0, LOOKED_AT / most)
+        return faiss.IndexRefineSearchParameters(k_factor=wider, base_index_params=in_turned)  # type: ignore[call-arg]
+    return heads.in_lists(probes, **selector)
 
 
 def _best(scores_QM: Vectors, places_QM: Places, most: int) -> tuple[Vectors, Places]:
@@ -252,7 +252,7 @@ def trained(kind: Kind, width: int, sample_SE: Vectors) -> faiss.Index:
     """An empty index of a kind, its centres and codes learnt from a sample S x E, which a flat one does not need."""
     sample_SE = np.ascontiguousarray(sample_SE, np.float32)
     if kind.name == "pca":
-        return _two_stages(kind.lists, sample_SE)
+        return heads.empty_index(kind.lists, sample_SE)
     index: Any = faiss.index_factory(width, _factory(kind, width), faiss.METRIC_INNER_PRODUCT)
     if kind.name == "fp16":
         index.by_residual = False  # what remains beside a centre would be rounded; the vectors themselves are not
@@ -276,50 +276,20 @@ def _factory(kind: Kind, width: int) -> str:
     }[kind.name]
 
 
-def _two_stages(lists: int, sample_SE: Vectors) -> faiss.Index:
-    """An empty index that compares heads in lists first, then the whole codes of the best, learnt from S x E."""
-    width = sample_SE.shape[1]
-    # Those orthogonal directions in which a sum of products has most of itself: not centred, for products are not.
-    turn_EH = np.linalg.eigh(sample_SE.T @ sample_SE)[1][:, ::-1][:, : head_of(width)].astype(np.float32)
-    turn_EH[:, -1] = 0
-    turn: Any = faiss.LinearTransform(width, head_of(width), True)  # and adds a vector
-    faiss.copy_array_to_vector(turn_EH.T.ravel(), turn.A)
-    faiss.copy_array_to_vector(np.append(np.zeros(head_of(width) - 1, np.float32), np.float32(TICK)), turn.b)
-    turn.is_trained = True
-    heads: Any = faiss.index_factory(head_of(width), f"IVF{lists},SQ8", faiss.METRIC_INNER_PRODUCT)
-    heads.by_residual = False  # centres change once the lists are full
-    whole = faiss.IndexScalarQuantizer(width, faiss.ScalarQuantizer.QT_8bit, faiss.METRIC_INNER_PRODUCT)
-    empty = faiss.IndexRefine(faiss.IndexPreTransform(turn, heads), whole)
-    empty.train(sample_SE)
-    return empty
-
-
 def filled(name: str, kind: Kind, empty: faiss.Index, lots: Iterable[Lot]) -> Segment:
     """A segment of lots of clips, in a copy of an empty index."""
     index = faiss.clone_index(empty)
     clips, videos = [np.zeros(0, np.uint64)], [np.zeros(0, np.uint64)]
+    stages = heads.Stages.of(index) if kind.name == "pca" else None
     for clips_N, videos_N, vectors_NE in lots:
-        index.add(np.ascontiguousarray(vectors_NE, np.float32))
+        rows_NE = np.ascontiguousarray(vectors_NE, np.float32)
+        index.add(rows_NE) if stages is None else stages.add(index, rows_NE)
         clips.append(clips_N)
         videos.append(videos_N)
-    if kind.name == "pca":
-        _aim(faiss.downcast_index(faiss.extract_index_ivf(index)))
+    if stages is not None:
+        heads.aim(stages)
     _search_on_all_cores(index, kind)
     return Segment(name, kind, index, np.concatenate(clips), np.concatenate(videos), min(FIRST_PROBES, kind.lists))
-
-
-def _aim(heads: Any) -> None:
-    """Gives the centres of full lists their last numbers, see SPREADS."""
-    centres = faiss.downcast_index(heads.quantizer)
-    centres_LH = centres.reconstruct_n(0, heads.nlist)
-    centres_LH[:, -1] = -EMPTY / TICK
-    for number in range(heads.nlist):
-        if count := heads.invlists.list_size(number):
-            codes = faiss.rev_swig_ptr(heads.invlists.get_codes(number), count * heads.code_size)
-            some = np.ascontiguousarray(codes.reshape(count, -1)[:: math.ceil(count / SPREAD_OF)])
-            centres_LH[number, -1] = SPREADS * math.sqrt(heads.sq.decode(some).var(axis=0).sum()) / TICK
-    centres.reset()
-    centres.add(centres_LH)
 
 
 def _search_on_all_cores(index: faiss.Index, kind: Kind) -> None:

@@ -23,7 +23,7 @@ HOMES = {
     # that hold shards of an index are handed the library by `engine.start_ray`.)
     # Ray Serve runs the server's app, and its home is beside the app's.
     "ray": ("pipeline/engine.py", "pipeline/distributed.py", "jobs/web/replicas.py"),
-    "faiss": ("pipeline/vectors.py",),
+    "faiss": ("pipeline/heads.py", "pipeline/vectors.py"),
     # What is added, what is done to the log itself, and the lease, which is made of Delta's own detection of conflicts.
     "deltalake": ("pipeline/archive.py", "pipeline/delta_log.py", "pipeline/lease.py"),
     "duckdb": ("pipeline/filters.py",),

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline import index_plan, recall_gate, vector_kinds, vectors
+from pipeline import heads, index_plan, recall_gate, vector_kinds, vectors
 from pipeline.index_plan import GB, Rules
 from pipeline.recall_gate import Exact
 from pipeline.vector_kinds import Kind, kind_for
@@ -163,7 +163,7 @@ def found_by_heads(near: int, segment: Segment, monkeypatch, allowed=None, per_l
     monkeypatch.setattr(vectors, "NEAR", near)
     monkeypatch.setattr(vectors, "NEAR_PER_LIST", per_list)
     with monkeypatch.context() as only:
-        only.setattr(vectors, "search_parameters", None)
+        only.setattr(vectors, "LOOKED_AT", None)
         scores, numbers, are = segment.with_probes(32).search(QUERIES, 10, allowed)
     assert (np.diff(scores, axis=1) <= 0).all()
     assert are.all()
@@ -186,9 +186,9 @@ def test_a_wider_search_goes_by_more_heads(segments, monkeypatch) -> None:
     assert right(found_by_heads(40, segments["pca"], monkeypatch, per_list=600 / 32)) >= 9.5
 
 
-@pytest.mark.parametrize(("spreads", "is_found"), [(0.0, False), (vectors.SPREADS, True)])
+@pytest.mark.parametrize(("spreads", "is_found"), [(0.0, False), (heads.SPREADS, True)])
 def test_a_wide_list_is_looked_into_before_a_narrow_one_that_is_as_near(spreads, is_found, monkeypatch) -> None:
-    monkeypatch.setattr(vectors, "SPREADS", spreads)
+    monkeypatch.setattr(heads, "SPREADS", spreads)
     rng = np.random.default_rng(7)
     axes, half = np.eye(WIDTH, dtype=np.float32), COUNT // 2
     off = np.repeat(np.array([[0.02], [0.25]], np.float32), half, axis=0) * rng.standard_normal((2 * half, WIDTH))
@@ -208,9 +208,9 @@ def test_an_empty_list_is_looked_into_last() -> None:
     kind = Kind("pca", 32)
     trained = vectors.trained(kind, WIDTH, STORED[: kind.sample_size])
     some = vectors.filled("some", kind, trained, [(CLIPS[:40], REVISIONS[:40], STORED[:40])])
-    heads = faiss.extract_index_ivf(some.index)
-    is_full = np.array([heads.invlists.list_size(number) > 0 for number in range(32)])
-    _, order = heads.quantizer.search(np.append(-np.eye(heads.d - 1), np.full((heads.d - 1, 1), vectors.TICK), 1), 32)
+    stages = heads.Stages.of(some.index)
+    is_full = np.array([stages.heads.invlists.list_size(number) > 0 for number in range(32)])
+    _, order = stages.heads.quantizer.search(stages.turn.apply(QUERIES), 32)
     assert 0 < is_full.sum() < 32
     for row in order:
         assert is_full[row[: is_full.sum()]].all()
