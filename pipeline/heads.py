@@ -29,8 +29,8 @@ SPREADS = 0.3
 SPREAD_OF = 4_096  # vectors of a list at most, by which that is measured
 EMPTY = 10.0  # what an empty list is behind by: more than products of unit vectors and SPREADS come to
 # Heads are bytes without a sign, which FAISS multiplies as integers: MIDDLE stands for nothing. Numbers of a head add
-# up to nothing, so that what MIDDLE adds to a product is the same for all. Bytes wrap round, hence the room above the
-# largest number of the sample.
+# up to nothing, so that what MIDDLE adds to a product is the same for all. The room above the largest number of the
+# sample is for what later vectors have, and for what the last number makes up for.
 MIDDLE, HEADROOM = 128.0, 1.25
 AT_ONCE = 512  # whole codes: 1 MB of float32 at 512 dimensions, which is used again; larger ones are cleared each time
 
