@@ -36,15 +36,17 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import faiss
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # as a script, its own folder would be there
 
 from benchmarks import harness
-from pipeline import index_files, index_plan, indexes, recall_gate, vectors
+from pipeline import heads, index_files, index_plan, indexes, recall_gate, vectors
 from pipeline.index_plan import GB, Rules
 from pipeline.recall_gate import Exact
 from pipeline.vector_kinds import FLAT
@@ -263,8 +265,16 @@ def searched(index: indexes.Searchable, texts_QE: Vectors, exact: dict[float, Ex
 def _raw(index: index_files.VectorIndex, query_E: Vectors) -> None:
     """FAISS alone."""
     for segment in index.segments:
-        parameters = vectors.search_parameters(segment.kind, MOST, segment.probes)
+        of_kind = _heads_parameters if segment.kind.name == "pca" else partial(vectors.search_parameters, segment.kind)
+        parameters = of_kind(segment.probes)
         segment.index.search(query_E[None], MOST, params=parameters)
+
+
+def _heads_parameters(probes: int) -> Any:
+    """How FAISS searches a segment of heads by itself: by a heap of the best of all lists."""
+    in_turned = faiss.SearchParametersPreTransform(index_params=heads.in_lists(probes))  # type: ignore[call-arg]
+    wider = vectors.LOOKED_AT / MOST
+    return faiss.IndexRefineSearchParameters(k_factor=wider, base_index_params=in_turned)  # type: ignore[call-arg]
 
 
 def _exact_ms(source: Made, texts_QE: Vectors) -> float:

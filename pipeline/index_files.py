@@ -33,6 +33,7 @@ from pipeline.vectors import Allowed, Segment, Vectors
 MANIFEST = "manifest.json"
 DRAFT = ".draft-"
 FORMAT = 3  # 1 was one flat index; 2 had heads of another code
+READ_AT_ONCE = 4 << 20
 # What reading an index that is damaged, cut short, swept or of another format ends with; the second is FAISS's.
 UNREADABLE = (OSError, RuntimeError, ValueError, KeyError, EOFError)
 
@@ -279,6 +280,27 @@ def _read_segment(folder: AnyPath, said: dict[str, Any]) -> Segment:
             return segment
         bits = np.load(stack.enter_context(stores.local_copy(folder / _live_file(said["name"]))))
         return segment.hiding(np.unpackbits(bits, count=said["clips"]).astype(np.bool_))
+
+
+def read_ahead(folder: AnyPath, names: Iterable[str], room_bytes: int) -> int:
+    """Reads segments once from a disk of this machine, so that no search waits for it; returns the bytes read.
+
+    None are read if all together they take more than `room_bytes`: the first would have made way for the last.
+    """
+    files = [folder / file for name in names for file in vectors.file_names(name)]
+    local = [file for file in files if isinstance(file, Path)]  # copies of those in a store were written just now
+    if sum(file.stat().st_size for file in local) > room_bytes:
+        return 0
+    return sum(map(_read_once, local))
+
+
+def _read_once(file: Path) -> int:
+    """Reads a file from its beginning to its end into the system's cache; returns its bytes."""
+    piece, total = bytearray(READ_AT_ONCE), 0
+    with file.open("rb", buffering=0) as opened:
+        while got := opened.readinto(piece):
+            total += got
+    return total
 
 
 def _read_places(folder: AnyPath) -> Places | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Hashable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -16,17 +17,20 @@ from typing import Any, Generic, TypeVar
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline import filters, logs, runs, search, serving, tag_rows, tagging
+from pipeline import filters, index_files, logs, runs, search, serving, tag_rows, tagging
 from pipeline.archive import Archive
 from pipeline.current import SHOWN
 from pipeline.embed import device_named
 from pipeline.filters import Filter
 from pipeline.gpu_index import GpuCopies
+from pipeline.index_files import VectorIndex
 from pipeline.label_scores import Rule, choose
 from pipeline.label_sets import NONE, Label, LabelSet, checked
+from pipeline.probes import memory_bytes
 from pipeline.queries import Query
 from pipeline.search import Answer, Corpus, SearchSettings
 from pipeline.serving import OpenSpace
+from pipeline.stores import AnyPath
 from pipeline.tagging import Score, TagSettings
 from pipeline.text_batches import TextEncoder
 from schemas.errors import InputError, NotFound
@@ -220,6 +224,7 @@ class Service:
         self._lock = threading.Lock()
         on = device_named(device)
         self._copies = GpuCopies(on) if on.startswith("cuda") else None
+        self._read: frozenset[str] = frozenset()  # segments of the newest index
         self.current = self._open(self._opened())
 
     def refresh(self) -> bool:
@@ -244,7 +249,24 @@ class Service:
         # What indexes and readers open is of their own moment: at least as new as the version that is named here.
         corpus = search.corpus(opened, self._copies)
         logs.logger("service").info("searched by %s", corpus.searched_by, extra=logs.fields(space=opened.space))
+        if isinstance(corpus.index, VectorIndex):
+            self._read_ahead(opened, corpus.index)
         return Snapshot(opened, version, corpus, shown)
+
+    def _read_ahead(self, opened: OpenSpace, index: VectorIndex) -> None:
+        """Reads what is new of an index in the background: searches of files that are not in memory wait for a disk."""
+        names = frozenset(segment.name for segment in index.segments)
+        folder = opened.archive.index_folder(opened.space) / str(index.videos_version)
+        missing, self._read = names - self._read, names
+        if missing:
+            threading.Thread(target=_read_ahead, args=(folder, missing), name="read-ahead", daemon=True).start()
+
+
+def _read_ahead(folder: AnyPath, names: frozenset[str]) -> None:
+    """Reads segments of an index, and says so; one that is swept meanwhile is read no further."""
+    with suppress(OSError):
+        size_bytes = index_files.read_ahead(folder, names, memory_bytes())
+        logs.logger("service").info("read ahead of searches", extra=logs.fields(size_bytes=size_bytes))
 
 
 def _version(archive: Archive) -> tuple[str, int, int, int]:

@@ -41,9 +41,7 @@ TRAINING_ROUNDS = 10  # FAISS's own number for lists
 # More of them where more lists are looked into: else a wider search would find no more than a narrow one. The first
 # lists are those that hold FIRST_TIMES as many vectors.
 NEAR, NEAR_PER_LIST, FIRST_TIMES = 2_400, 2.5, 4
-MOST_TIMES = (
-    16  # of NEAR, whole vectors at most; for one query in twenty ten times as many heads are better than the bound
-)
+MOST_TIMES = 16  # of NEAR, whole vectors at most; one query in twenty has ten times as many better than the bound
 LOOKED_AT = 6_000  # whole vectors where the first lists hold too few
 # Where no more vectors may be found, or no greater part, they are picked out of their lists and compared one by one:
 # that takes 1 us each, and to look at whether one may be found some 25 ns.
@@ -116,7 +114,7 @@ class Segment:
             found = [self._by_heads(query_E[None], most, probes, selector) for query_E in queries_QE]
             scores, places = zip(*found, strict=True)
             return np.concatenate(scores), np.concatenate(places)
-        parameters = search_parameters(self.kind, most, probes, **selector)
+        parameters = search_parameters(self.kind, probes, **selector)
         scores_QM, places_QM = self.index.search(queries_QE, most, params=parameters)
         if self.kind.name == "fp16":  # FAISS adds up products of such codes in another order
             return self._scored(queries_QE, places_QM)
@@ -212,16 +210,10 @@ def _workers() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="segments")
 
 
-def search_parameters(
-    kind: Kind, most: int, probes: int, **selector: faiss.IDSelector
-) -> faiss.SearchParameters | None:
-    """How FAISS is to search a segment of a kind for so many in so many lists, and which of its vectors (`sel`)."""
+def search_parameters(kind: Kind, probes: int, **selector: faiss.IDSelector) -> faiss.SearchParameters | None:
+    """How FAISS is to search a segment of any kind but `pca` in so many lists, and which of its vectors (`sel`)."""
     if kind == FLAT:
         return faiss.SearchParameters(**selector) if selector else None
-    if kind.name == "pca":  # as FAISS does it by itself, which benchmarks compare with
-        in_turned = faiss.SearchParametersPreTransform(index_params=heads.in_lists(probes, **selector))  # type: ignore[call-arg]
-        wider = max(1.0, LOOKED_AT / most)
-        return faiss.IndexRefineSearchParameters(k_factor=wider, base_index_params=in_turned)  # type: ignore[call-arg]
     return heads.in_lists(probes, **selector)
 
 

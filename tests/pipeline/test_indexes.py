@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -207,6 +208,35 @@ def test_vectors_of_another_width_are_an_error(archive: Archive) -> None:
     add_video(archive)
     with pytest.raises(ArchiveError, match=r"2 clips hold 16 values; expected 9 each"):
         indexes.build(archive, SPACE, WIDTH + 1)
+
+
+@pytest.mark.skipif(not hasattr(os, "RWF_NOWAIT"), reason="this system does not tell what it holds of a file")
+def test_segments_are_read_into_the_systems_cache_if_it_holds_them(archive: Archive) -> None:
+    add_video(archive, clips=40)
+    folder = archive.index_folder(SPACE) / str(indexes.build(archive, SPACE, WIDTH).videos_version)
+    (segment,) = index_files.segments_of(folder)
+    files = [folder / name for name in vectors.file_names(segment["name"])]
+    size_bytes = sum(map(forgotten, files))
+    assert index_files.read_ahead(folder, [segment["name"]], size_bytes - 1) == 0
+    assert index_files.read_ahead(folder, [segment["name"]], size_bytes) == size_bytes
+    assert all(map(in_memory, files))
+
+
+def forgotten(file: Path) -> int:
+    """Has the system forget what it holds of a file; returns its bytes."""
+    with file.open("rb") as opened:
+        os.fsync(opened.fileno())
+        os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    return file.stat().st_size
+
+
+def in_memory(file: Path) -> bool:
+    """Whether a file's last bytes can be had without waiting for a disk."""
+    with file.open("rb") as opened:
+        try:
+            return os.preadv(opened.fileno(), [bytearray(1)], file.stat().st_size - 1, os.RWF_NOWAIT) == 1
+        except BlockingIOError:
+            return False
 
 
 # --- from one version to the next

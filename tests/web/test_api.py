@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import queue
 import shutil
 import socket
 import threading
@@ -21,7 +22,7 @@ from jobs import serve
 from jobs.web import media
 from jobs.web.app import create_app
 from jobs.web.limits import LOOPBACK_HOSTS, Limits, is_loopback
-from pipeline import flows, queries, search
+from pipeline import flows, index_files, queries, search, serving, tagging, vectors
 from pipeline.gpu_index import GpuCopies
 from pipeline.moments import Grouping
 from pipeline.preview import Previews
@@ -472,6 +473,29 @@ def test_a_newer_version_takes_over_and_nobody_waits_for_it(made: Path, tmp_path
         settings = SearchSettings(top=50)
         found = old.ask(queries.of_text("a purple triangle"), settings)
         assert {name_of(hit.uri) for hit in found.hits} == {"harbour.mp4", "morning.mp4"}, "what was begun goes on"
+
+
+def test_a_new_segment_is_read_from_its_disk_before_anybody_asks(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: queue.Queue[tuple[Path, frozenset[str], int]] = queue.Queue()
+
+    def watched(folder: Path, names: frozenset[str], room_bytes: int) -> int:
+        size_bytes = read_ahead(folder, names, room_bytes)
+        read.put((folder, names, size_bytes))
+        return size_bytes
+
+    read_ahead = index_files.read_ahead
+    monkeypatch.setattr(index_files, "read_ahead", watched)
+    shutil.copytree(made / "archive", tmp_path / "archive")
+    service = Service(tmp_path / "archive", device="cpu")
+    folder, names, size_bytes = read.get(timeout=60)
+    files = [folder / file for name in names for file in vectors.file_names(name)]
+    assert size_bytes == sum(file.stat().st_size for file in files) > 0
+    tagging.tag(serving.open_space(tmp_path / "archive"), checked_labels(["a triangle"]))
+    assert service.refresh(), "of the tags"
+    assert not any(thread.name == "read-ahead" for thread in threading.enumerate())
+    assert read.empty(), "its index is the one that was read"
 
 
 # --- the command
