@@ -4,13 +4,15 @@ A head is what is left of a vector in the few directions in which clips differ m
 round centres; whole codes, a byte a number too, are compared of those vectors alone whose heads are good enough.
 """
 
-# H numbers of a head, L lists, N vectors, K best heads, E joint dimension, S vectors that all is learnt from
+# H numbers of a head, L lists, N vectors, K best heads, B codes at a time, E joint dimension, S vectors to learn from
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import faiss
@@ -32,15 +34,18 @@ EMPTY = 10.0  # what an empty list is behind by: more than products of unit vect
 # up to nothing, so that what MIDDLE adds to a product is the same for all. The room above the largest number of the
 # sample is for what later vectors have, and for what the last number makes up for.
 MIDDLE, HEADROOM = 128.0, 1.25
-AT_ONCE = 512  # whole codes: 1 MB of float32 at 512 dimensions, which is used again; larger ones are cleared each time
 
 # Products of a query with the centres of lists, and the lists' numbers, 1 x L each.
 Centres = tuple[NDArray[np.float32], NDArray[np.int64]]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Stages:
-    """The parts of an index that compares heads first: what makes them, their lists, and the codes of whole vectors."""
+    """The parts of an index that compares heads first: what makes them, their lists, and the codes of whole vectors.
+
+    They are good as long as the index is there. To take it apart for each query would cost two searches side by side:
+    each call of FAISS lets the other one have Python's lock.
+    """
 
     turn: Any
     heads: Any
@@ -57,6 +62,12 @@ class Stages:
     def scale(self) -> float:
         """What numbers of heads are multiplied by to be bytes."""
         return math.sqrt((faiss.vector_to_array(self.turn.A) ** 2).sum() / (self.heads.d - 1))
+
+    @cached_property
+    def _codes(self) -> NDArray[np.uint8]:
+        """All whole codes, N x bytes, of an index to which nothing is added any more."""
+        codes: NDArray[np.uint8] = faiss.rev_swig_ptr(self.whole.codes.data(), self.whole.ntotal * self.whole.code_size)
+        return codes.reshape(self.whole.ntotal, -1)
 
     def add(self, index: Any, vectors_NE: Vectors) -> None:
         """Adds vectors to the index whose parts these are.
@@ -92,30 +103,51 @@ class Stages:
         return places_1K[places_1K >= 0]
 
     def better_than(
-        self, bound: float, query_1H: Vectors, centres: Centres, lists: int, selector: Mapping[str, faiss.IDSelector]
+        self, bound: float, query_1H: Vectors, centres: Centres, selector: Mapping[str, faiss.IDSelector]
     ) -> tuple[Vectors, Places]:
-        """Products and places of the heads in the first lists that are better than a bound, N, in any order."""
+        """Products and places of the heads in those lists that are better than a bound, N, in any order."""
         found = faiss.RangeSearchResult(1)
-        first = [np.ascontiguousarray(each_1L[:, :lists]) for each_1L in centres]
-        query = faiss.swig_ptr(query_1H)
-        self.heads.range_search_preassigned_c(
-            1, query, bound, *_pointers(first), found, False, in_lists(lists, **selector)
-        )
+        query, parameters = faiss.swig_ptr(query_1H), in_lists(centres[0].shape[1], **selector)
+        self.heads.range_search_preassigned_c(1, query, bound, *_pointers(centres), found, False, parameters)
         count = int(faiss.rev_swig_ptr(found.lims, 2)[1])
         products_N, places_N = (faiss.rev_swig_ptr(each, count).copy() for each in (found.distances, found.labels))
         return products_N, places_N
 
-    def by_whole(self, query_1E: Vectors, places_N: Places) -> Vectors:
-        """Products of a query with the whole codes in some places, N."""
-        codes_NE = faiss.rev_swig_ptr(self.whole.codes.data(), self.whole.ntotal * self.whole.d)
-        low_E, wide_E = faiss.vector_to_array(self.whole.sq.trained).reshape(2, -1)
-        step_E = query_1E[0] * wide_E / 255  # a code says how many steps above the least it is, and a half
-        least, codes_NE = query_1E[0] @ low_E + step_E.sum() / 2, codes_NE.reshape(-1, self.whole.d)
-        scores_N = np.empty(len(places_N), np.float32)
-        for first in range(0, len(places_N), AT_ONCE):
-            some_N = slice(first, first + AT_ONCE)
-            scores_N[some_N] = codes_NE[places_N[some_N]].astype(np.float32) @ step_E + least
-        return scores_N
+    def by_whole(self, most: int, query_1E: Vectors, places_N: Places) -> tuple[Vectors, Places]:
+        """Products of a query with the best whole codes in some places, and these, 1 x M, best first; -1 for no more.
+
+        All in two calls: with some for each few codes, searches side by side would wait for Python's lock as long as
+        they compare.
+        """
+        codes_N = np.take(self._codes, places_N, axis=0)
+        products_1M, places_1M = np.full((1, most), -np.inf, np.float32), np.full((1, most), -1, np.int64)
+        into = faiss.swig_ptr(products_1M), faiss.swig_ptr(places_1M), most
+        with _scanner(self.whole.sq) as scanner:
+            scanner.set_query(faiss.swig_ptr(query_1E))
+            scanner.set_list(0, 0.0)  # codes are of vectors, and not of what they are beside a centre
+            scanner.scan_codes(len(places_N), faiss.swig_ptr(codes_N), faiss.swig_ptr(places_N), *into)
+        order_M = np.lexsort((places_1M[0], -products_1M[0]))
+        return products_1M[:, order_M], places_1M[:, order_M]
+
+
+@contextmanager
+def _scanner(quantizer: Any) -> Iterator[Any]:
+    """What compares codes of a quantizer with one query.
+
+    FAISS leaves it to who asks for it, and Python cannot be told so (`thisown`): once that had deleted one, FAISS
+    1.15.1 gave out objects without methods.
+    """
+    made = quantizer.select_InvertedListScanner(faiss.METRIC_INNER_PRODUCT, None, False, None, False)
+    try:
+        yield made
+    finally:
+        type(made).__swig_destroy__(made)
+
+
+def part_of(centres: Centres, first: int, last: int) -> Centres:
+    """Of lists in the order in which they are looked into, those from one to before another."""
+    products_1L, numbers_1L = centres
+    return np.ascontiguousarray(products_1L[:, first:last]), np.ascontiguousarray(numbers_1L[:, first:last])
 
 
 def _pointers(centres: Sequence[NDArray[Any]]) -> tuple[Any, Any]:

@@ -62,6 +62,7 @@ class Segment:
     videos_N: Numbers  # numbers of revisions, see `keys.of_revisions`
     probes: int = 0  # lists that a search looks into
     live_N: Mask | None = None
+    stages: heads.Stages | None = None  # of `pca`
 
     @property
     def count(self) -> int:
@@ -110,8 +111,8 @@ class Segment:
         # A bit for each vector; the array must live as long as FAISS looks at it.
         bits = None if mask_N is None else np.packbits(mask_N, bitorder="little")
         selector = {} if bits is None else {"sel": faiss.IDSelectorBitmap(len(bits) * 8, faiss.swig_ptr(bits))}
-        if self.kind.name == "pca":
-            found = [self._by_heads(query_E[None], most, probes, selector) for query_E in queries_QE]
+        if self.stages is not None:
+            found = [self._by_heads(self.stages, query_E[None], most, probes, selector) for query_E in queries_QE]
             scores, places = zip(*found, strict=True)
             return np.concatenate(scores), np.concatenate(places)
         parameters = search_parameters(self.kind, probes, **selector)
@@ -121,20 +122,21 @@ class Segment:
         return scores_QM, places_QM
 
     def _by_heads(
-        self, query_1E: Vectors, most: int, probes: int, selector: Mapping[str, faiss.IDSelector]
+        self,
+        stages: heads.Stages,
+        query_1E: Vectors,
+        most: int,
+        probes: int,
+        selector: Mapping[str, faiss.IDSelector],
     ) -> tuple[Vectors, Places]:
         """As `_found`, for one query: the best by whole codes, of the vectors whose heads are good enough."""
-        stages = heads.Stages.of(self.index)
         query_1H = stages.head(query_1E)
         centres = stages.heads.quantizer.search(query_1H, probes)  # once for all searches
         query_1H = stages.bytes_of(query_1H)
         places_N = self._good(stages, query_1H, centres, selector) if most <= self._near else NOWHERE
         if len(places_N) < most:
             places_N = stages.best(max(LOOKED_AT, most), query_1H, centres, selector)
-        places_1N = np.sort(places_N)[None]  # threads find them in any order
-        scores_1M, places_1M = _best(stages.by_whole(query_1E, places_1N[0])[None], places_1N, most)
-        missing = ((0, 0), (0, most - places_1M.shape[1]))
-        return np.pad(scores_1M, missing, constant_values=-np.inf), np.pad(places_1M, missing, constant_values=-1)
+        return stages.by_whole(most, query_1E, np.sort(places_N))  # threads find them in any order
 
     @property
     def _near(self) -> int:
@@ -150,11 +152,15 @@ class Segment:
         # More lists where fewer of their vectors may be found, as of all that are looked into.
         lists = min(probes, math.ceil(first * probes / self.probes))
         # All of them at once: a heap of so many takes longer than what it saves.
-        products_N, _ = stages.better_than(-np.inf, query_1H, centres, lists, selector)
+        products_N, places_N = stages.better_than(-np.inf, query_1H, heads.part_of(centres, 0, lists), selector)
         if len(products_N) < self._near:
             return NOWHERE
         bound = float(np.partition(products_N, -self._near)[-self._near])
-        products_N, places_N = stages.better_than(bound, query_1H, centres, probes, selector)
+        is_good_N = products_N > bound
+        products_N, places_N = products_N[is_good_N], places_N[is_good_N]
+        if lists < probes:
+            others = stages.better_than(bound, query_1H, heads.part_of(centres, lists, probes), selector)
+            products_N, places_N = np.append(products_N, others[0]), np.append(places_N, others[1])
         most = MOST_TIMES * self._near
         return places_N if len(places_N) <= most else places_N[np.argpartition(-products_N, most)[:most]]
 
@@ -281,7 +287,8 @@ def filled(name: str, kind: Kind, empty: faiss.Index, lots: Iterable[Lot]) -> Se
     if stages is not None:
         heads.aim(stages)
     _search_on_all_cores(index, kind)
-    return Segment(name, kind, index, np.concatenate(clips), np.concatenate(videos), min(FIRST_PROBES, kind.lists))
+    numbers, probes = (np.concatenate(clips), np.concatenate(videos)), min(FIRST_PROBES, kind.lists)
+    return Segment(name, kind, index, *numbers, probes, stages=stages)
 
 
 def _search_on_all_cores(index: faiss.Index, kind: Kind) -> None:
@@ -314,7 +321,8 @@ def load(name: str, kind: Kind, probes: int, index_file: Path, clips_file: Path)
     if len(clips_N) != index.ntotal:
         raise ValueError(f"a segment of {index.ntotal} vectors and {len(clips_N)} clips")
     _search_on_all_cores(index, kind)
-    return Segment(name, kind, index, clips_N, videos_N, probes)
+    stages = heads.Stages.of(index) if kind.name == "pca" else None
+    return Segment(name, kind, index, clips_N, videos_N, probes, stages=stages)
 
 
 def product_flops() -> float:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import mmap
+from pathlib import Path
+
 import faiss
 import numpy as np
 import pytest
@@ -10,9 +13,10 @@ from pipeline import heads, vectors
 from pipeline.heads import Stages
 from pipeline.vector_kinds import Kind
 from pipeline.vectors import Segment
-from tests.pipeline.clustered import COUNT, QUERIES, STORED, WIDTH, segment
+from tests.pipeline.clustered import CLIPS, COUNT, QUERIES, REVISIONS, STORED, WIDTH, segment
 
 ALL_LISTS = 32
+RESIDENT = Path("/proc/self/statm")
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +46,7 @@ def test_numbers_of_heads_add_up_to_the_same_and_leave_room(stages: Stages) -> N
 def test_products_of_bytes_are_those_of_what_is_left_of_vectors(stages: Stages) -> None:
     turn_HE = faiss.vector_to_array(stages.turn.A).reshape(stages.heads.d, WIDTH) / stages.scale
     for query_E in QUERIES[:5]:
-        products_N, places_N = stages.better_than(-np.inf, *asked(stages, query_E), ALL_LISTS, {})
+        products_N, places_N = stages.better_than(-np.inf, *asked(stages, query_E), {})
         assert sorted(places_N.tolist()) == list(range(COUNT))
         expected_N = (STORED[places_N] @ turn_HE.T) @ (turn_HE @ query_E)
         given_1H, made_1H = stages.head(query_E[None]) - heads.MIDDLE, asked(stages, query_E)[0] - heads.MIDDLE
@@ -54,10 +58,10 @@ def test_products_of_bytes_are_those_of_what_is_left_of_vectors(stages: Stages) 
 
 def test_the_best_are_those_that_are_better_than_the_rest(stages: Stages) -> None:
     given = asked(stages, QUERIES[0])
-    products_N, places_N = stages.better_than(-np.inf, *given, ALL_LISTS, {})
+    products_N, places_N = stages.better_than(-np.inf, *given, {})
     bound = float(np.sort(products_N)[-101])
     assert set(stages.best(100, *given, {}).tolist()) <= set(places_N[products_N >= bound].tolist())
-    _, better_N = stages.better_than(bound, *given, ALL_LISTS, {})
+    _, better_N = stages.better_than(bound, *given, {})
     assert set(better_N.tolist()) == set(places_N[products_N > bound].tolist())
 
 
@@ -80,9 +84,41 @@ def test_what_bytes_cut_off_is_made_up_for(stages: Stages) -> None:
 
 
 def test_whole_codes_are_compared_as_faiss_decodes_them(stages: Stages) -> None:
-    places_N = np.random.default_rng(0).integers(0, COUNT, 3 * heads.AT_ONCE // 2)
+    places_N = np.random.default_rng(0).permutation(COUNT)[: COUNT // 2]
     expected_N = stages.whole.reconstruct_batch(places_N) @ QUERIES[0]
-    np.testing.assert_allclose(stages.by_whole(QUERIES[:1], places_N), expected_N, atol=1e-5)
+    products_1M, places_1M = stages.by_whole(50, QUERIES[:1], places_N)
+    assert set(places_1M[0].tolist()) == set(places_N[np.argsort(-expected_N)[:50]].tolist())
+    expected = dict(zip(places_N.tolist(), expected_N.tolist(), strict=True))
+    assert products_1M[0].tolist() == pytest.approx([expected[place] for place in places_1M[0].tolist()], abs=1e-5)
+    assert (np.diff(products_1M[0]) <= 0).all()
+
+
+def test_of_fewer_whole_codes_than_are_asked_for_all_are_found(stages: Stages) -> None:
+    products_1M, places_1M = stages.by_whole(5, QUERIES[:1], np.array([7, 3]))
+    assert sorted(places_1M[0, :2].tolist()) == [3, 7]
+    assert places_1M[0, 2:].tolist() == [-1] * 3
+    assert (products_1M[0, 2:] == -np.inf).all()
+
+
+def test_of_equal_whole_codes_those_that_were_added_first_are_found() -> None:
+    kind, stored = Kind("pca", 2), np.repeat(STORED[:1], 100, axis=0)
+    lots = [(CLIPS[:100], REVISIONS[:100], stored)]
+    alike = vectors.filled("alike", kind, vectors.trained(kind, WIDTH, STORED[: kind.sample_size]), lots)
+    _, places_1M = Stages.of(alike.index).by_whole(10, stored[:1], np.arange(100))
+    assert places_1M[0].tolist() == list(range(10))
+
+
+@pytest.mark.skipif(not RESIDENT.exists(), reason="this system does not tell what a process holds")
+def test_a_search_leaves_nothing_behind(stages: Stages) -> None:
+    """FAISS makes what compares codes anew for each query, and does not delete it."""
+
+    def held_bytes(times: int) -> int:
+        for _ in range(times):
+            stages.by_whole(10, QUERIES[:1], np.arange(10))
+        return int(RESIDENT.read_text().split()[1]) * mmap.PAGESIZE
+
+    before = held_bytes(2_000)
+    assert held_bytes(20_000) - before < 1 << 20, "3 MB are left if nothing is deleted"
 
 
 def test_of_many_heads_that_are_better_than_the_bound_the_best_are_taken(
