@@ -47,7 +47,7 @@ RAY_ENVIRONMENT = {
     "RAY_BACKEND_LOG_LEVEL": "fatal",
     "RAY_worker_maximum_startup_concurrency": "8",
     "RAY_ENABLE_AUTO_CONNECT": "0",
-    # What each process takes, for a dashboard that is not there: looked up every 2.5 s it is 2 % of a core.
+    # What each process takes, for a dashboard that is not there: looked up every few seconds it is 2 % of a core.
     "REPORTER_UPDATE_INTERVAL_MS": "60000",
     # Lines that Ray is not to print: all. Of a node that died it tells on stdout, where a report in JSON is.
     "RAY_DEDUP_LOGS_SKIP_REGEX": ".*",

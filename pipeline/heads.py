@@ -4,12 +4,12 @@ A head is what is left of a vector in the few directions in which clips differ m
 round centres; whole codes, a byte a number too, are compared of those vectors alone whose heads are good enough.
 """
 
-# H numbers of a head, L lists, N vectors, K best heads, B codes at a time, E joint dimension, S vectors to learn from
+# H numbers of a head, L lists, N vectors, K best heads, M results, E joint dimension, S vectors to learn from
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -116,17 +116,19 @@ class Stages:
     def by_whole(self, most: int, query_1E: Vectors, places_N: Places) -> tuple[Vectors, Places]:
         """Products of a query with the best whole codes in some places, and these, 1 x M, best first; -1 for no more.
 
-        All in two calls: with some for each few codes, searches side by side would wait for Python's lock as long as
-        they compare.
+        All codes in one call of FAISS: with one for each few, searches side by side would wait for Python's lock as
+        long as they compare. Of equal products that which was added first, if the places are in order.
         """
         codes_N = np.take(self._codes, places_N, axis=0)
-        products_1M, places_1M = np.full((1, most), -np.inf, np.float32), np.full((1, most), -1, np.int64)
-        into = faiss.swig_ptr(products_1M), faiss.swig_ptr(places_1M), most
+        products_1M, labels_1M = np.full((1, most), -np.inf, np.float32), np.full((1, most), -1, np.int64)
+        into = faiss.swig_ptr(products_1M), faiss.swig_ptr(labels_1M), most
+        labels_N = np.arange(len(places_N))[::-1].copy()  # of equal products the heap lets go of the lowest first
         with _scanner(self.whole.sq) as scanner:
             scanner.set_query(faiss.swig_ptr(query_1E))
             scanner.set_list(0, 0.0)  # codes are of vectors, and not of what they are beside a centre
-            scanner.scan_codes(len(places_N), faiss.swig_ptr(codes_N), faiss.swig_ptr(places_N), *into)
-        order_M = np.lexsort((places_1M[0], -products_1M[0]))
+            scanner.scan_codes(len(places_N), faiss.swig_ptr(codes_N), faiss.swig_ptr(labels_N), *into)
+        order_M = np.lexsort((-labels_1M[0], -products_1M[0]))
+        places_1M = np.append(places_N, -1)[len(places_N) - 1 - labels_1M]
         return products_1M[:, order_M], places_1M[:, order_M]
 
 
@@ -150,7 +152,7 @@ def part_of(centres: Centres, first: int, last: int) -> Centres:
     return np.ascontiguousarray(products_1L[:, first:last]), np.ascontiguousarray(numbers_1L[:, first:last])
 
 
-def _pointers(centres: Sequence[NDArray[Any]]) -> tuple[Any, Any]:
+def _pointers(centres: Centres) -> tuple[Any, Any]:
     """Numbers of lists and products with their centres, as FAISS is told them."""
     products_1L, numbers_1L = centres
     return faiss.swig_ptr(numbers_1L), faiss.swig_ptr(products_1L)

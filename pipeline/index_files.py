@@ -19,6 +19,7 @@ import uuid
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
+from io import RawIOBase
 from pathlib import Path
 from typing import Any
 
@@ -282,24 +283,24 @@ def _read_segment(folder: AnyPath, said: dict[str, Any]) -> Segment:
         return segment.hiding(np.unpackbits(bits, count=said["clips"]).astype(np.bool_))
 
 
-def read_ahead(folder: AnyPath, names: Iterable[str], room_bytes: int) -> int:
-    """Reads segments once from a disk of this machine, so that no search waits for it; returns the bytes read.
+def read_ahead(folder: Path, names: Iterable[str], room_bytes: int) -> int:
+    """Reads segments once, so that no search waits for their disk; returns the bytes read. Raises OSError.
 
     None are read if all together they take more than `room_bytes`: the first would have made way for the last.
     """
-    files = [folder / file for name in names for file in vectors.file_names(name)]
-    local = [file for file in files if isinstance(file, Path)]  # copies of those in a store were written just now
-    if sum(file.stat().st_size for file in local) > room_bytes:
-        return 0
-    return sum(map(_read_once, local))
+    with ExitStack() as stack:  # all are opened first: one that is swept meanwhile can be read to its end
+        paths = [folder / file for name in names for file in vectors.file_names(name)]
+        files = [stack.enter_context(path.open("rb", buffering=0)) for path in paths]
+        if sum(os.fstat(file.fileno()).st_size for file in files) > room_bytes:
+            return 0
+        return sum(map(_read_once, files))
 
 
-def _read_once(file: Path) -> int:
+def _read_once(file: RawIOBase) -> int:
     """Reads a file from its beginning to its end into the system's cache; returns its bytes."""
     piece, total = bytearray(READ_AT_ONCE), 0
-    with file.open("rb", buffering=0) as opened:
-        while got := opened.readinto(piece):
-            total += got
+    while got := file.readinto(piece):
+        total += got
     return total
 
 

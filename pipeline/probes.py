@@ -25,10 +25,10 @@ if TYPE_CHECKING:
     from pipeline.stores import AnyPath
 
 CGROUPS = Path("/sys/fs/cgroup")
-# Limit and use of memory, by versions 2 and 1 of cgroups.
+# Limit and use of memory, and what of it was read of files and makes way, by versions 2 and 1 of cgroups.
 MEMORY_FILES = (
-    ("memory.max", "memory.current"),
-    ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
+    ("memory.max", "memory.current", "memory.stat", "inactive_file"),
+    ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat", "total_inactive_file"),
 )
 MEMORY = Path("/proc/meminfo")
 DRIVER = Path("/proc/driver/nvidia/version")
@@ -169,12 +169,11 @@ def _cpu_quota() -> float | None:
 def memory_bytes() -> int:
     """Memory that this process may come to use: free or reclaimable, and no more than its cgroup leaves."""
     limits = [UNBOUNDED_BYTES]
-    for limit, used in (
-        ("memory.max", "memory.current"),
-        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
-    ):
+    for limit, used, stat, idle in MEMORY_FILES:
         numbers = [int(word) for file in (limit, used) for word in _words(CGROUPS / file) if word.isdigit()]
-        limits += [numbers[0] - numbers[1]] if len(numbers) == 2 else []
+        counts = _words(CGROUPS / stat)
+        reclaimable = int(counts[counts.index(idle) + 1]) if idle in counts else 0
+        limits += [numbers[0] - numbers[1] + reclaimable] if len(numbers) == 2 else []
     lines = (line.split() for line in MEMORY.read_text().splitlines()) if MEMORY.exists() else ()
     limits += [int(words[1]) * 1024 for words in lines if words[0] == "MemAvailable:"]
     return min(limits)

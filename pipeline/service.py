@@ -30,7 +30,6 @@ from pipeline.probes import memory_bytes
 from pipeline.queries import Query
 from pipeline.search import Answer, Corpus, SearchSettings
 from pipeline.serving import OpenSpace
-from pipeline.stores import AnyPath
 from pipeline.tagging import Score, TagSettings
 from pipeline.text_batches import TextEncoder
 from schemas.errors import InputError, NotFound
@@ -224,7 +223,7 @@ class Service:
         self._lock = threading.Lock()
         on = device_named(device)
         self._copies = GpuCopies(on) if on.startswith("cuda") else None
-        self._read: frozenset[str] = frozenset()  # segments of the newest index
+        self._read: frozenset[str] = frozenset()  # segments that need not be read again
         self.current = self._open(self._opened())
 
     def refresh(self) -> bool:
@@ -255,18 +254,17 @@ class Service:
 
     def _read_ahead(self, opened: OpenSpace, index: VectorIndex) -> None:
         """Reads what is new of an index in the background: searches of files that are not in memory wait for a disk."""
-        names = frozenset(segment.name for segment in index.segments)
         folder = opened.archive.index_folder(opened.space) / str(index.videos_version)
-        missing, self._read = names - self._read, names
-        if missing:
-            threading.Thread(target=_read_ahead, args=(folder, missing), name="read-ahead", daemon=True).start()
+        if isinstance(folder, Path):  # copies of what lies in a store were written just now
+            names = frozenset(segment.name for segment in index.segments)
+            threading.Thread(target=self._read_new, args=(folder, names), name="read-ahead", daemon=True).start()
 
-
-def _read_ahead(folder: AnyPath, names: frozenset[str]) -> None:
-    """Reads segments of an index, and says so; one that is swept meanwhile is read no further."""
-    with suppress(OSError):
-        size_bytes = index_files.read_ahead(folder, names, memory_bytes())
-        logs.logger("service").info("read ahead of searches", extra=logs.fields(size_bytes=size_bytes))
+    def _read_new(self, folder: Path, names: frozenset[str]) -> None:
+        """Reads segments that were not read before, and says so; what there is no room for now is tried again later."""
+        with suppress(OSError):  # a newer version has taken their place, and is read next
+            if size_bytes := index_files.read_ahead(folder, names - self._read, memory_bytes()):
+                self._read = names
+                logs.logger("service").info("read ahead of searches", extra=logs.fields(size_bytes=size_bytes))
 
 
 def _version(archive: Archive) -> tuple[str, int, int, int]:

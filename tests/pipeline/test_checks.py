@@ -164,6 +164,9 @@ def test_limits_of_cgroups_are_read_in_both_versions(tmp_path: Path, monkeypatch
     (tmp_path / "memory.max").write_text("3000000000\n")
     (tmp_path / "memory.current").write_text("1000000000\n")
     assert probes.memory_bytes() == 2_000_000_000
+    (tmp_path / "memory.stat").write_text("anon 1\nactive_file 7\ninactive_file 500000000\n")
+    assert probes.memory_bytes() == 2_500_000_000, "what was read of files makes way"
+    (tmp_path / "memory.stat").unlink()
     assert checks.memory(probes.memory_bytes()).state == "slow"
 
 

@@ -101,11 +101,17 @@ def test_of_fewer_whole_codes_than_are_asked_for_all_are_found(stages: Stages) -
 
 
 def test_of_equal_whole_codes_those_that_were_added_first_are_found() -> None:
-    kind, stored = Kind("pca", 2), np.repeat(STORED[:1], 100, axis=0)
-    lots = [(CLIPS[:100], REVISIONS[:100], stored)]
+    near = np.argsort(STORED @ STORED[0])[-2]
+    kind, stored = Kind("pca", 2), STORED[np.repeat([near, 0], 20)]  # better ones make the heap let go of some
+    lots = [(CLIPS[:40], REVISIONS[:40], stored)]
     alike = vectors.filled("alike", kind, vectors.trained(kind, WIDTH, STORED[: kind.sample_size]), lots)
-    _, places_1M = Stages.of(alike.index).by_whole(10, stored[:1], np.arange(100))
-    assert places_1M[0].tolist() == list(range(10))
+    _, places_1M = Stages.of(alike.index).by_whole(30, STORED[:1], np.arange(40))
+    assert places_1M[0].tolist() == [*range(20, 40), *range(10)]
+
+
+def test_in_no_places_nothing_is_found(stages: Stages) -> None:
+    _, places_1M = stages.by_whole(3, QUERIES[:1], np.zeros(0, np.int64))
+    assert places_1M[0].tolist() == [-1] * 3
 
 
 @pytest.mark.skipif(not RESIDENT.exists(), reason="this system does not tell what a process holds")
