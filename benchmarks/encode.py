@@ -267,13 +267,10 @@ def shown(rows: Sequence[dict[str, object]]) -> list[list[str]]:
 
 def agreement(threads: int) -> dict[str, float]:
     """How near the embedded model's vectors in bfloat16 are to those in float32, and clips to one another."""
-    frames_BTHWC = clips(model_named(EMBEDDED).config, 32)
-    plain_BE, short_BE = (
-        torch.cat(
-            [video_BE for video_BE, _ in on_threads(fast_video(model_named(EMBEDDED), d), threads, d)(frames_BTHWC)]
-        )
-        for d in DTYPES
-    )
+    config = model_named(EMBEDDED).config
+    frames_BTHWC = clips(config, 32)
+    ways = [on_threads(fast_video(model_named(EMBEDDED), dtype), threads, config, dtype) for dtype in DTYPES]
+    plain_BE, short_BE = (torch.cat([video_BE for video_BE, _ in encode(frames_BTHWC)]) for encode in ways)
     between = (plain_BE @ plain_BE.T)[~torch.eye(len(plain_BE), dtype=torch.bool)]
     return {
         "cosine of bfloat16 to float32, least": float((plain_BE * short_BE).sum(-1).min()),
