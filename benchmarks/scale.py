@@ -36,7 +36,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -265,8 +264,10 @@ def searched(index: indexes.Searchable, texts_QE: Vectors, exact: dict[float, Ex
 def _raw(index: index_files.VectorIndex, query_E: Vectors) -> None:
     """FAISS alone."""
     for segment in index.segments:
-        of_kind = _heads_parameters if segment.kind.name == "pca" else partial(vectors.search_parameters, segment.kind)
-        parameters = of_kind(segment.probes)
+        if segment.kind.name == "pca":
+            parameters = _heads_parameters(segment.probes)
+        else:
+            parameters = vectors.search_parameters(segment.kind, segment.probes)
         segment.index.search(query_E[None], MOST, params=parameters)
 
 

@@ -43,10 +43,11 @@ Centres = tuple[NDArray[np.float32], NDArray[np.int64]]
 class Stages:
     """The parts of an index that compares heads first: what makes them, their lists, and the codes of whole vectors.
 
-    They are good as long as the index is there. To take it apart for each query would cost two searches side by side:
-    each call of FAISS lets the other one have Python's lock.
+    To take an index apart for each query would cost two searches side by side: each call of FAISS lets the other one
+    have Python's lock.
     """
 
+    index: Any  # owns the memory of the others
     turn: Any
     heads: Any
     whole: Any
@@ -56,7 +57,7 @@ class Stages:
         """Of an `IndexRefine` as `trained` makes one for `pca`."""
         turned: Any = faiss.downcast_index(index.base_index)
         parts = (faiss.downcast_VectorTransform(turned.chain.at(0)), faiss.downcast_index(turned.index))
-        return cls(*parts, faiss.downcast_index(index.refine_index))
+        return cls(index, *parts, faiss.downcast_index(index.refine_index))
 
     @property
     def scale(self) -> float:
@@ -69,8 +70,8 @@ class Stages:
         codes: NDArray[np.uint8] = faiss.rev_swig_ptr(self.whole.codes.data(), self.whole.ntotal * self.whole.code_size)
         return codes.reshape(self.whole.ntotal, -1)
 
-    def add(self, index: Any, vectors_NE: Vectors) -> None:
-        """Adds vectors to the index whose parts these are.
+    def add(self, vectors_NE: Vectors) -> None:
+        """Adds vectors to the index.
 
         FAISS would cut off what bytes do not hold, and MIDDLE times all that it cuts off would blur products: here the
         last number of a head makes up for what is cut off of the others.
@@ -79,8 +80,8 @@ class Stages:
         heads_NH[:, -1] += (MIDDLE - 0.5) * self.heads.d - heads_NH.sum(axis=1)
         self.heads.add(heads_NH.clip(0, 255))
         self.whole.add(vectors_NE)
-        turned: Any = faiss.downcast_index(index.base_index)
-        index.ntotal = turned.ntotal = self.heads.ntotal
+        turned: Any = faiss.downcast_index(self.index.base_index)
+        self.index.ntotal = turned.ntotal = self.heads.ntotal
 
     def head(self, query_1E: Vectors) -> Vectors:
         """The head of a query, 1 x H, as centres are compared with."""

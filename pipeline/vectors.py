@@ -279,9 +279,9 @@ def filled(name: str, kind: Kind, empty: faiss.Index, lots: Iterable[Lot]) -> Se
     index = faiss.clone_index(empty)
     clips, videos = [np.zeros(0, np.uint64)], [np.zeros(0, np.uint64)]
     stages = heads.Stages.of(index) if kind.name == "pca" else None
+    add = index.add if stages is None else stages.add
     for clips_N, videos_N, vectors_NE in lots:
-        rows_NE = np.ascontiguousarray(vectors_NE, np.float32)
-        index.add(rows_NE) if stages is None else stages.add(index, rows_NE)
+        add(np.ascontiguousarray(vectors_NE, np.float32))
         clips.append(clips_N)
         videos.append(videos_N)
     if stages is not None:
