@@ -24,7 +24,7 @@ from pipeline.settings import IndexSettings, Sampling
 from schemas.errors import ModelError, VideoError
 from schemas.records import HashedFile, Unit
 from xclip_core import Encoder, encode_video, load_encoder
-from xclip_core.fast import fast_video
+from xclip_core.fast import fast_video, faster_dtype
 from xclip_core.geometry import crop_offset, resized_shape, squeezed
 from xclip_core.preprocess import resize_and_crop
 from xclip_core.quantised import byte_video
@@ -134,7 +134,7 @@ def coarser(name: str) -> dict[str, Callable[[torch.Tensor], tuple[torch.Tensor,
         "bfloat16": fast_video(load_encoder(name), torch.bfloat16)
     }
     try:
-        found["int8"] = byte_video(load_encoder(name), torch.bfloat16)
+        found["int8"] = byte_video(load_encoder(name), faster_dtype("cpu"))
     except ModelError as error:
         print(f"int8 left out: {error}")
     return found

@@ -13,7 +13,7 @@ each on all cores; figures are medians over rounds after one that does not count
     HF                XCLIPModel.get_video_features of transformers, clip by clip or eight at a time
 
 MFU is a way's GMAC per second, by the model's own arithmetic (`xclip_core.cost`), to those of the products alone in the
-same dtype, for int8 products to those in bfloat16. One GMAC is two GFLOP.
+same dtype, for int8 products to those in the dtype between them. One GMAC is two GFLOP.
 """
 
 # B clips, T frames, S pixels, P pixels of a patch, N patches, L = N + 1 tokens, D width, E joint dimension, C = 3
@@ -43,7 +43,7 @@ from benchmarks.decoders import all_threads
 from pipeline.embed import OnCpu, clips_per_pass
 from schemas.errors import ModelError
 from xclip_core import XClip, XClipConfig, cost, encode_video_with_context, load
-from xclip_core.fast import fast_video
+from xclip_core.fast import fast_video, faster_dtype
 from xclip_core.model import without_values
 from xclip_core.preprocess import normalise
 from xclip_core.quantised import byte_video
@@ -151,10 +151,10 @@ def ways(name: str, threads: int, *, compiled: bool) -> Iterator[Way]:
     yield Way("reference", torch.float32, clip_by_clip(partial(encode_video_with_context, model_named(name)), threads))
     for dtype in DTYPES:
         yield Way("footage", dtype, on_threads(fast_video(model_named(name), dtype), threads, config, dtype))
-    with suppress(ModelError):  # a CPU without products of bytes
-        encode_bytes = byte_video(model_named(name), torch.bfloat16)
-        bytewise = on_threads(encode_bytes, threads, config, torch.bfloat16, in_bytes=True)
-        yield Way("footage, int8 products", torch.bfloat16, bytewise)
+    with suppress(ModelError):  # a CPU that multiplies no bytes
+        between = faster_dtype("cpu")
+        bytewise = on_threads(byte_video(model_named(name), between), threads, config, between, in_bytes=True)
+        yield Way("footage, int8 products", between, bytewise)
     for dtype, batch in ((torch.float32, 1), (torch.bfloat16, HF_BATCH)):
         hf = hf_model(name)
         if isinstance(hf, str):

@@ -54,7 +54,7 @@ from benchmarks.floor import CONFIG, moments  # noqa: E402
 from benchmarks.footage_made import Kind  # noqa: E402
 from benchmarks.recipes import RECIPES, Peer  # noqa: E402
 from schemas.errors import ModelError  # noqa: E402
-from xclip_core.quantised import check_bytes  # noqa: E402
+from xclip_core.quantised import byte_levels  # noqa: E402
 from xclip_core.weights import official_name  # noqa: E402
 
 ROWS = (
@@ -208,7 +208,7 @@ def measure(row: Row, recipes: dict[str, Peer], given: argparse.Namespace) -> di
 def ours() -> dict[str, Options]:
     """This package's ways, without that in bytes where the CPU cannot multiply them."""
     try:
-        check_bytes()
+        byte_levels()
     except ModelError as error:
         print(f"ray int8: left out: {error}", file=sys.stderr)
         return {way: options for way, options in OURS.items() if "int8" not in options}

@@ -31,9 +31,12 @@ from xclip_core import load_encoder
 from xclip_core.config import ModelConfig, XClipConfig
 from xclip_core.cost import widest_layer
 from xclip_core.fast import fast_video, faster_dtype
-from xclip_core.quantised import ByteVideo, byte_video, check_bytes
+from xclip_core.quantised import ByteVideo, byte_levels, byte_video
 
 CLIPS_PER_PASS = 16  # at most, in bfloat16 on a CPU
+# In bytes with float32 between them. The first pass, by which closeness is told, is encoded both ways by one thread
+# while the others wait: 1.6 s a clip of B/32.
+CLIPS_COMPARED = 4
 # What a layer of a pass gives out at most: beyond 32 MB glibc fetches pages anew for each (`mallopt(3)`), which the
 # system clears first. That took 6 % of the time.
 LAYER_BYTES = 20_000_000
@@ -60,7 +63,7 @@ def check_precision(precision: FramePrecision, device: str, *, is_here: bool = T
     if device.startswith("cuda"):
         raise InputError("--precision int8 is for CPUs, and a GPU embeds here; expected auto, bfloat16 or float32")
     if is_here:
-        check_bytes()
+        byte_levels()
 
 
 def clips_per_call(device: str, threads: int) -> int:
@@ -73,7 +76,7 @@ def clips_per_call(device: str, threads: int) -> int:
 def clips_per_pass(config: ModelConfig, dtype: torch.dtype, *, in_bytes: bool = False) -> int:
     """How many clips a thread of a CPU encodes at a time, at most; `in_bytes`, with `dtype` between the products."""
     if dtype != torch.bfloat16:
-        return 1
+        return CLIPS_COMPARED if in_bytes else 1
     # In bytes a clip's layers stay in the cache whatever the pass, and the first pass is what closeness is told by.
     if in_bytes or not isinstance(config, XClipConfig):
         return CLIPS_PER_PASS

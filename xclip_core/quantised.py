@@ -1,4 +1,4 @@
-"""The frames of X-CLIP multiplied in bytes on a CPU, in two thirds of the time that bfloat16 takes where there is VNNI.
+"""The frames of X-CLIP multiplied in bytes on a CPU, quicker than in bfloat16 where it has VNNI, and than in float32.
 
 Weights are rounded to int8, with a scale for each output. What goes into a product is rounded to uint8 as it comes,
 with a scale and a zero point for each clip, from its least and its greatest value: the affine scheme of Jacob et al.
@@ -30,7 +30,9 @@ from xclip_core.model import XClip
 # The least cosine of the median clip to what the same frames give unrounded: as near as frames within the default
 # tolerance must come to the very frames.
 CLOSE = 0.995
-LEVELS = 254  # one less than bytes have, so that rounding never leaves them
+# Steps from the least to the greatest that goes into a product: one less than its bits have, so that rounding never
+# leaves them. Without VNNI two products at a time are added up in 16 bits, which 7 bits by 8 never overflow.
+LEVELS, FEW_LEVELS = 254, 126
 ZERO = 128  # torch turns floats into int8 with vectors and into uint8 one by one: what is int8 is moved by this
 
 
@@ -58,11 +60,11 @@ class _Rounded(nn.Module):
 
 
 class ByteProduct(nn.Module):
-    """A `fast.Product` of one clip's tokens: what comes is rounded with a scale of its own."""
+    """A `fast.Product` of one clip's tokens: what comes is rounded to so many levels, with a scale of its own."""
 
-    def __init__(self, own: Product, rows: int) -> None:
+    def __init__(self, own: Product, rows: int, levels: int) -> None:
         super().__init__()
-        self.dtype = own.weight.dtype
+        self.dtype, self.levels = own.weight.dtype, levels
         self.layer = _Rounded(own.weight, own.bias, silu=own.silu, rows=rows)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -70,9 +72,9 @@ class ByteProduct(nn.Module):
         rows = x.reshape(-1, x.shape[-1])
         least, most = (float(end) for end in torch.aminmax(rows))
         least, most = min(least, 0.0), max(most, 0.0)  # else the zero point lies far outside, and sums overflow
-        scale = max((most - least) / LEVELS, torch.finfo(torch.float32).tiny)
+        scale = max((most - least) / self.levels, torch.finfo(torch.float32).tiny)
         zero = -round(least / scale)
-        # Rounding keeps order, so that the least becomes 0 and the greatest LEVELS, or one more.
+        # Rounding keeps order, so that the least becomes 0 and the greatest that of the levels, or one more.
         places = rows.to(torch.float32, copy=True).mul_(1 / scale).add_(zero - ZERO).round_()
         x8 = places.to(torch.int8).view(torch.uint8).bitwise_xor_(ZERO)
         return _multiply(x8, scale, zero, self.layer, self.dtype).view(*x.shape[:-1], -1)
@@ -104,15 +106,19 @@ class EachClip(nn.Module):
         return torch.stack([self.own(clip, *given) for clip in x])
 
 
-def quantise(video: FastVideo) -> None:
-    """Rounds the weights of the frames' products, in place; those of the messages, a token a frame, stay."""
+def quantise(video: FastVideo, levels: int) -> None:
+    """Rounds the weights of the frames' products, in place; those of the messages, a token a frame, stay.
+
+    So do those of patches where a product may have only `FEW_LEVELS`: pixels are bytes of 8 bits.
+    """
     config, visual = video.config, video.visual
     rows = config.frames * (config.patches + 1)
-    visual.patches = cast(Patches, BytePatches(visual.patches, rows))
+    if levels == LEVELS:
+        visual.patches = cast(Patches, BytePatches(visual.patches, rows))
     for block in cast(Iterable[FastBlock], visual.blocks):
         for module in (block.attn, block.mlp):
             for name, product in list(module.named_children()):
-                setattr(module, name, ByteProduct(cast(Product, product), rows))
+                setattr(module, name, ByteProduct(cast(Product, product), rows, levels))
         block.attn = cast(FastAttention, EachClip(block.attn))
         block.mlp = cast(FastMlp, EachClip(block.mlp))
     video.packed()
@@ -124,8 +130,8 @@ class ByteVideo:
     `closeness` is the median clip's cosine between the two; None before the first call.
     """
 
-    def __init__(self, video: FastVideo) -> None:
-        self.video = video
+    def __init__(self, video: FastVideo, levels: int) -> None:
+        self.video, self.levels = video, levels
         self.closeness: float | None = None
         self._first = threading.Lock()
 
@@ -134,13 +140,20 @@ class ByteVideo:
         with self._first:
             if self.closeness is None:
                 self.closeness = self._compared(frames_BTHWC)
-        return self.video(frames_BTHWC)  # type: ignore[no-any-return]
+        return self._encode(frames_BTHWC)
+
+    def _encode(self, frames_BTHWC: Tensor) -> tuple[Tensor, Tensor]:
+        """Clips together, or one by one in float32, in which what is not multiplied in bytes rounds by their number."""
+        if self.video.visual.proj.dtype != torch.float32:
+            return self.video(frames_BTHWC)  # type: ignore[no-any-return]
+        video_BE, context_BNE = zip(*map(self.video, frames_BTHWC.unsqueeze(1)), strict=True)
+        return torch.cat(video_BE), torch.cat(context_BNE)
 
     def _compared(self, frames_BTHWC: Tensor) -> float:
         """Encodes clips both ways and stays with bytes; the median cosine."""
-        expected_BE, _ = self.video(frames_BTHWC)
-        quantise(self.video)
-        found_BE, _ = self.video(frames_BTHWC)
+        expected_BE, _ = self._encode(frames_BTHWC)
+        quantise(self.video, self.levels)
+        found_BE, _ = self._encode(frames_BTHWC)
         closeness = F.cosine_similarity(found_BE, expected_BE).median().item()
         if closeness < CLOSE:
             raise ModelError(
@@ -158,27 +171,31 @@ def byte_video(model: Encoder, dtype: torch.dtype) -> ByteVideo:
     """
     if not isinstance(model, XClip):
         raise ModelError("int8 is for X-CLIP models, and this is another; use --precision auto")
-    check_bytes()
-    return ByteVideo(FastVideo(model, dtype))
+    return ByteVideo(FastVideo(model, dtype), byte_levels())
 
 
 # --- the machine
 
 
-def check_bytes() -> None:
-    """Raises ModelError where this CPU or this torch multiplies bytes wrongly or not at all."""
+def byte_levels() -> int:
+    """Steps that what goes into a product may have here, so that sums are exact: LEVELS or FEW_LEVELS.
+
+    Raises ModelError where this CPU or this torch multiplies bytes wrongly or not at all.
+    """
     try:
-        is_exact = _is_exact()
+        for levels in (LEVELS, FEW_LEVELS):
+            if _is_exact(levels + 1):
+                return levels
     except (AttributeError, RuntimeError) as error:
         raise ModelError("this torch cannot multiply bytes on this CPU; use --precision auto") from error
-    if not is_exact:
-        raise ModelError("products of bytes overflow on this CPU, which lacks VNNI; use --precision auto")
+    raise ModelError("products of bytes overflow on this CPU, even of 7 bits by 8; use --precision auto")
 
 
-def _is_exact() -> bool:
-    """Whether the greatest bytes give the right sum: without VNNI two products are added up in 16 bits."""
+def _is_exact(most: int) -> bool:
+    """Whether sums of products are right where what goes in is `most` at most, by the greatest there are."""
     weight_OI = torch.full((16, 64), 127.0)
-    weight_OI[1::2, ::2] = -127.0
+    weight_OI[1::2] = -127.0
+    weight_OI[2::4, ::2] = -127.0
     layer = _Rounded(weight_OI, None, silu=False, rows=8)
-    x = torch.full((8, 64), 255, dtype=torch.uint8)
+    x = torch.full((8, 64), most, dtype=torch.uint8)
     return torch.equal(_multiply(x, 1.0, 0, layer, torch.float32), x.float() @ weight_OI.T)

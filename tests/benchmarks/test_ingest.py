@@ -91,11 +91,11 @@ def test_a_way_that_was_left_out_has_no_ratios():
 
 def test_bytes_are_left_out_where_the_cpu_gains_nothing(monkeypatch: pytest.MonkeyPatch, capsys):
     def refuse() -> None:
-        raise ModelError("no VNNI")
+        raise ModelError("no bytes")
 
-    monkeypatch.setattr(ingest, "check_bytes", refuse)
+    monkeypatch.setattr(ingest, "byte_levels", refuse)
     assert set(ingest.ours()) == {"ray", "ray exact", "local"}
-    assert "ray int8: left out: no VNNI" in capsys.readouterr().err
+    assert "ray int8: left out: no bytes" in capsys.readouterr().err
 
 
 def test_the_steady_state_is_what_lies_between_two_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):

@@ -19,7 +19,7 @@ from pipeline.flows import IndexReport, index
 from pipeline.progress import Progress
 from schemas.errors import ArchiveError, ModelError, WeightsError
 from tests.footage import BROKEN, CLIPS, VIDEOS, film
-from xclip_core.quantised import check_bytes
+from xclip_core.quantised import byte_levels
 
 CLIP_COLUMNS = ["clip_id", "unit_id", "video_id", "revision", "start_s", "end_s", "frame_times_s", "intact_samples"]
 # What may differ between two runs over the same files.
@@ -214,7 +214,7 @@ def test_bytes_are_multiplied_where_that_is_asked_for(
     own_pile: Path, settings_for, indexed: tuple[Path, IndexReport], tmp_path: Path
 ) -> None:
     try:
-        check_bytes()
+        byte_levels()
     except ModelError as error:
         pytest.skip(str(error))
     report = index(own_pile, tmp_path / "archive", settings_for(precision="int8"))

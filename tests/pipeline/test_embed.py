@@ -86,7 +86,7 @@ def test_a_unit_says_how_it_was_embedded(tiny_weights: Path, units: list[Decoded
 
 def test_bytes_say_how_near_they_came(tiny_weights: Path, units: list[DecodedUnit]) -> None:
     try:
-        quantised.check_bytes()
+        quantised.byte_levels()
     except ModelError as error:
         pytest.skip(str(error))
     (made,) = Embed(str(tiny_weights), "none", precision="int8", threads=2)(units[:1])
@@ -97,7 +97,7 @@ def test_bytes_are_for_cpus_that_multiply_them(monkeypatch) -> None:
     def refuse() -> None:
         raise ModelError("not here")
 
-    monkeypatch.setattr(embed, "check_bytes", refuse)
+    monkeypatch.setattr(embed, "byte_levels", refuse)
     embed.check_precision("auto", "cuda")
     embed.check_precision("bfloat16", "cpu")
     with pytest.raises(InputError, match="--precision int8 is for CPUs, and a GPU embeds here; expected auto"):
@@ -115,7 +115,7 @@ def test_a_pass_is_as_many_clips_as_fit_into_memory_that_is_kept(architecture, f
     assert embed.clips_per_pass(config, torch.bfloat16) == clips
     assert embed.clips_per_pass(config, torch.float32) == 1
     assert embed.clips_per_pass(config, torch.bfloat16, in_bytes=True) == embed.CLIPS_PER_PASS
-    assert embed.clips_per_pass(config, torch.float32, in_bytes=True) == 1
+    assert embed.clips_per_pass(config, torch.float32, in_bytes=True) == embed.CLIPS_COMPARED
 
 
 @pytest.mark.parametrize(

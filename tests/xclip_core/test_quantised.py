@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from itertools import product
+
 import numpy as np
 import pytest
 import torch
@@ -12,15 +15,15 @@ from torch.nn import functional as F
 from schemas.errors import ModelError, ShapeError
 from tests.models import WORDED, random_frames
 from xclip_core import encode_video_with_context, load, quantised
-from xclip_core.fast import Patches, Product
-from xclip_core.quantised import BytePatches, ByteProduct, byte_video, check_bytes
+from xclip_core.fast import Patches, Product, faster_dtype
+from xclip_core.quantised import FEW_LEVELS, LEVELS, BytePatches, ByteProduct, ByteVideo, byte_levels, byte_video
 
 FRAMES = random_frames(WORDED, clips=7)
 
 
 def _refusal() -> str | None:
     try:
-        check_bytes()
+        byte_levels()
     except ModelError as error:
         return str(error)
     return None
@@ -29,9 +32,26 @@ def _refusal() -> str | None:
 pytestmark = pytest.mark.skipif(_refusal() is not None, reason=f"{_refusal()}")
 
 
-@pytest.fixture(params=[torch.float32, torch.bfloat16], ids=str)
-def encoder(request, tiny_weights):
-    return byte_video(load(tiny_weights), request.param)
+def kinds() -> list[tuple[torch.dtype, int]]:
+    """What may lie between products, and how many levels there may be here: who can do with more can do with few.
+
+    bfloat16 where it is fast: without instructions for it a test of seven clips takes a minute.
+    """
+    levels = [FEW_LEVELS] if _refusal() or byte_levels() == FEW_LEVELS else [LEVELS, FEW_LEVELS]
+    return list(product(sorted({torch.float32, faster_dtype("cpu")}, key=str), levels))
+
+
+@pytest.fixture(params=kinds(), ids=str)
+def made(request, tiny_weights, monkeypatch) -> Callable[[], ByteVideo]:
+    """Makes encoders of one kind."""
+    dtype, levels = request.param
+    monkeypatch.setattr(quantised, "byte_levels", lambda: levels)
+    return lambda: byte_video(load(tiny_weights), dtype)
+
+
+@pytest.fixture
+def encoder(made) -> ByteVideo:
+    return made()
 
 
 def test_it_is_nearly_the_model(encoder, tiny_weights) -> None:
@@ -44,23 +64,22 @@ def test_it_is_nearly_the_model(encoder, tiny_weights) -> None:
 
 
 @pytest.mark.parametrize("order", [[0], [6], [1, 1, 1, 2, 0], [3, 0, 5, 4, 1, 2, 6]])
-def test_neighbours_change_no_bit(order, tiny_weights) -> None:
-    encoder = byte_video(load(tiny_weights), torch.bfloat16)
+def test_neighbours_change_no_bit(order, encoder) -> None:
     together, apart = encoder(FRAMES), encoder(FRAMES[order])
     for one, other in zip(apart, together, strict=True):
         assert torch.equal(one, other[order])
 
 
-def test_which_clips_came_first_changes_no_bit(tiny_weights) -> None:
-    one, other = (byte_video(load(tiny_weights), torch.bfloat16) for _ in range(2))
+def test_which_clips_came_first_changes_no_bit(made) -> None:
+    one, other = made(), made()
     one(FRAMES[:2])
     assert torch.equal(one(FRAMES)[0], other(FRAMES)[0])
 
 
-def test_frames_of_one_grey_have_vectors(tiny_weights) -> None:
+def test_frames_of_one_grey_have_vectors(encoder, tiny_weights) -> None:
     frames = torch.stack([torch.full_like(FRAMES[0], level) for level in (0, 128, 255)])
     video_BE, _ = encode_video_with_context(load(tiny_weights), frames)
-    got_BE, _ = byte_video(load(tiny_weights), torch.bfloat16)(frames)
+    got_BE, _ = encoder(frames)
     assert F.cosine_similarity(got_BE, video_BE).min() > 0.995
 
 
@@ -75,7 +94,7 @@ def test_a_model_that_bytes_are_too_coarse_for_is_refused(tiny_weights) -> None:
         block.ln_2.bias.data[0] = 1e5
         block.mlp.c_fc.weight.data[:, 0] = 1e-9
     with pytest.raises(ModelError, match=r"int8 is too coarse for this model: of the first 7 clips .* at least 0.995"):
-        byte_video(model, torch.bfloat16)(FRAMES)
+        byte_video(model, torch.float32)(FRAMES)
 
 
 def test_another_kind_of_model_is_refused() -> None:
@@ -87,15 +106,15 @@ def test_another_kind_of_model_is_refused() -> None:
 
 
 def product_of(weight: torch.Tensor, bias: torch.Tensor, *, silu: bool = False) -> ByteProduct:
-    return ByteProduct(Product(weight, bias, silu=silu), rows=4)
+    return ByteProduct(Product(weight, bias, silu=silu), rows=4, levels=FEW_LEVELS)
 
 
-# Least and greatest are nothing or so large that a 254th of them is a number of full precision.
+# Least and greatest are nothing or so large that a 126th of them is a number of full precision.
 @given(seed=st.integers(0, 2**32 - 1), low=st.integers(-1000, 1000), span=st.just(0.0) | st.floats(1e-6, 1e3))
 def test_what_comes_is_off_by_half_a_step_at_most(seed: int, low: int, span: float) -> None:
     # The weight is the identity, which bytes hold exactly, so that what comes out is what went in, rounded.
     x = torch.from_numpy(np.random.default_rng(seed).uniform(low, low + span, (5, 16))).float()
-    step, kept = (max(x.max().item(), 0) - min(x.min().item(), 0)) / quantised.LEVELS, x.clone()
+    step, kept = (max(x.max().item(), 0) - min(x.min().item(), 0)) / FEW_LEVELS, x.clone()
     out = product_of(torch.eye(16), torch.zeros(16))(x)
     assert torch.equal(x, kept), "what is given is left as it was"
     assert (out - x).abs().max() <= 0.5 * step * (1 + 1e-3) + 1e-5 * max(abs(low), span)
@@ -109,6 +128,7 @@ def test_a_product_has_its_bias_and_silu() -> None:
         assert (product_of(weight, bias, silu=silu)(x) - expected).norm() < 0.02 * expected.norm()
 
 
+@pytest.mark.skipif(_refusal() is not None or byte_levels() < LEVELS, reason="needs VNNI")
 def test_pixels_are_not_rounded() -> None:
     weight = torch.randint(-127, 128, (8, 48), generator=torch.Generator().manual_seed(2)).float()
     weight[:, 0] = 127.0  # so that the scale of each output is one
@@ -120,10 +140,33 @@ def test_pixels_are_not_rounded() -> None:
 # --- the machine
 
 
+@pytest.mark.parametrize(("exact_up_to", "levels"), [(255, LEVELS), (254, FEW_LEVELS), (127, FEW_LEVELS)])
+def test_levels_are_as_many_as_leave_sums_exact(exact_up_to, levels, monkeypatch) -> None:
+    monkeypatch.setattr(quantised, "_is_exact", lambda most: most <= exact_up_to)
+    assert byte_levels() == levels
+
+
 def test_a_cpu_whose_sums_overflow_is_refused(monkeypatch) -> None:
-    monkeypatch.setattr(quantised, "_is_exact", lambda: False)
-    with pytest.raises(ModelError, match="lacks VNNI; use --precision auto"):
-        check_bytes()
+    monkeypatch.setattr(quantised, "_is_exact", lambda most: False)
+    with pytest.raises(ModelError, match="even of 7 bits by 8; use --precision auto"):
+        byte_levels()
+
+
+def test_sums_that_overflow_16_bits_are_found_out(monkeypatch) -> None:
+    def multiply(x, scale, zero, layer, dtype):
+        # As without VNNI: two products at a time in 16 bits, which hold on to their ends.
+        pairs = x.to(torch.int32).unsqueeze(1) * weight_OI.unsqueeze(0)
+        return pairs.unflatten(-1, (-1, 2)).sum(-1).clamp(-(2**15), 2**15 - 1).sum(-1).to(dtype)
+
+    weight_OI = torch.empty(0)
+
+    def keep(rounded_OI, shape):
+        nonlocal weight_OI
+        weight_OI = rounded_OI.to(torch.int32)
+
+    monkeypatch.setattr(torch.ops.onednn, "qlinear_prepack", keep)
+    monkeypatch.setattr(quantised, "_multiply", multiply)
+    assert byte_levels() == FEW_LEVELS
 
 
 @pytest.mark.parametrize("error", [AttributeError("gone"), RuntimeError("not built")])
@@ -133,4 +176,4 @@ def test_a_torch_without_such_products_is_refused(error, monkeypatch) -> None:
 
     monkeypatch.setattr(quantised, "_multiply", multiply)
     with pytest.raises(ModelError, match="this torch cannot multiply bytes"):
-        check_bytes()
+        byte_levels()
