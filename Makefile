@@ -11,7 +11,7 @@ demo: setup  ## make footage, index it, search it, tag it, write a contact sheet
 	$(BIN)/footage demo demo
 
 test: setup-dev  ## the default tests, side by side; slow ones: make test ARGS="-m slow"
-	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadgroup $(ARGS)
+	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadgroup --no-loadscope-reorder $(ARGS)
 
 lint: setup-dev  ## style, format and types
 	$(BIN)/ruff check .

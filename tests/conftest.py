@@ -35,10 +35,14 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What `--dist loadgroup` gives to one process: each file, and all tests that start Ray, of which one at a time."""
+    """What `--dist loadgroup` gives to one process: each file, and all tests that start Ray, of which one at a time.
+
+    The latter come first: they take longest, and begun last they would leave the other processes with nothing to do.
+    """
     for item in items:
         group = "ray" if item.get_closest_marker("ray") else item.path.relative_to(item.config.rootpath).as_posix()
         item.add_marker(pytest.mark.xdist_group(group))
+    items.sort(key=lambda item: item.get_closest_marker("ray") is None)
 
 
 LEVELS = {name: logging.getLogger(name).level for name in (None, logs.ROOT)}
