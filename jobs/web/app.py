@@ -57,7 +57,6 @@ def create_app(
     *,
     limits: Limits | None = None,
     label_sets: Mapping[str, LabelSet] | None = None,
-    previews: Path | None = None,
     refresh_s: float = 2.0,
 ) -> FastAPI:
     """The app. A thread looks for a newer version of the archive every `refresh_s` while it runs."""
@@ -68,7 +67,9 @@ def create_app(
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         watcher = threading.Thread(target=_watch, args=(service, stop, refresh_s), name="refresh", daemon=True)
         watcher.start()
-        yield
+        with tempfile.TemporaryDirectory(prefix="footage-previews-", ignore_cleanup_errors=True) as folder:
+            app.state.previews = Previews(Path(folder))
+            yield
         stop.set()
 
     app = FastAPI(
@@ -82,7 +83,6 @@ def create_app(
     )
     app.state.service, app.state.limits = service, limits
     app.state.label_sets = dict(label_sets or {})
-    app.state.previews = Previews(previews or Path(tempfile.mkdtemp(prefix="footage-previews-")))
     app.state.metrics = Metrics()
     app.include_router(router)
     app.mount("/static", StaticFiles(packages=[("jobs.web", "static")]), name="static")

@@ -7,6 +7,7 @@ import io
 import queue
 import shutil
 import socket
+import tempfile
 import threading
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from itertools import islice
@@ -285,6 +286,15 @@ def test_a_preview_is_a_small_video_that_starts_there(client: TestClient) -> Non
     with av.open(io.BytesIO(original.content)) as container:
         expected = next(f.to_ndarray(format="rgb24") for f in container.decode(video=0) if f.time >= 8 - 1e-6)
     assert abs(frames[0].astype(int) - expected).mean() < 10
+
+
+def test_previews_are_gone_with_the_server(service: Service, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with TestClient(create_app(service)) as client:
+        video = next(v for v in client.get("/videos").json()["videos"] if v["name"] == "morning.mp4")
+        assert client.get(f"/preview/{video['video_id']}").status_code == 200
+        assert list(tmp_path.rglob("*.mp4"))
+    assert not list(tmp_path.iterdir())
 
 
 def test_previews_make_room_for_new_ones(made: Path, tmp_path: Path) -> None:
