@@ -1,6 +1,8 @@
 """How fast models encode clips on this machine's CPU, against the arithmetic they need and against HuggingFace's code.
 
-    python -m benchmarks.encode [MODEL ...] [--rounds 3] [--compile]       models: footage-tiny B/32 B/16 L/14
+    python -m benchmarks.encode [MODEL ...] [--rounds 3] [--dtypes float32] [--compile]
+
+    models: footage-tiny B/32 B/16 L/14
 
 The embedded model, and architectures of the released ones with random weights, whose speed is the same: nothing is
 downloaded. Frames are made beforehand, so that decoding is no part of it. The ways to encode take turns in one process,
@@ -52,7 +54,7 @@ from xclip_core.released import ARCHITECTURES
 EMBEDDED = "footage-tiny"
 CLIPS = {EMBEDDED: 128, "B/32": 16, "B/16": 8, "L/14": 4}  # encoded by one way in one round
 HF_BATCH = 8
-DTYPES = (torch.float32, torch.bfloat16)
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 Encode = Callable[[Tensor], object]  # B x T x S x S x C, uint8
 
@@ -143,20 +145,20 @@ def hf_model(name: str) -> nn.Module | str:
     return made(model.config, {official_name(key): tensor for key, tensor in model.state_dict().items()})
 
 
-def ways(name: str, threads: int, *, compiled: bool) -> Iterator[Way]:
+def ways(name: str, threads: int, dtypes: Sequence[torch.dtype], *, compiled: bool) -> Iterator[Way]:
     """Everything that is compared for a model."""
     config = model_named(name).config
-    for dtype in DTYPES:
+    for dtype in dtypes:
         yield Way("products alone", dtype, on_threads(Products(config, dtype), threads, config, dtype))
     yield Way("reference", torch.float32, clip_by_clip(partial(encode_video_with_context, model_named(name)), threads))
-    for dtype in DTYPES:
+    for dtype in dtypes:
         yield Way("footage", dtype, on_threads(fast_video(model_named(name), dtype), threads, config, dtype))
     with suppress(ModelError):  # a CPU that multiplies no bytes
-        between = faster_dtype("cpu")
-        bytewise = on_threads(byte_video(model_named(name), between), threads, config, between, in_bytes=True)
-        yield Way("footage, int8 products", between, bytewise)
-    for dtype, batch in ((torch.float32, 1), (torch.bfloat16, HF_BATCH)):
-        hf = hf_model(name)
+        if (between := faster_dtype("cpu")) in dtypes:
+            bytewise = on_threads(byte_video(model_named(name), between), threads, config, between, in_bytes=True)
+            yield Way("footage, int8 products", between, bytewise)
+    for dtype in dtypes:
+        batch, hf = HF_BATCH if dtype == torch.bfloat16 else 1, hf_model(name)
         if isinstance(hf, str):
             return
         encode = hf_encode(hf.to(dtype), config, dtype)
@@ -165,7 +167,7 @@ def ways(name: str, threads: int, *, compiled: bool) -> Iterator[Way]:
             compiled_hf = hf_encode(torch.compile(hf), config, dtype)
             yield Way(f"HF, batches of {batch}, compiled", dtype, clip_by_clip(compiled_hf, threads, batch))
     if compiled:
-        for dtype in DTYPES:
+        for dtype in dtypes:
             with patch("xclip_core.fast.packs", return_value=False):  # the compiler wants weights as they are
                 fast = fast_video(model_named(name), dtype)
             fast.visual.compile()
@@ -219,11 +221,13 @@ def cost_of(way: Way, frames_BTHWC: Tensor) -> Cost:
     return Cost((time.process_time() - worked) / B, (time.perf_counter() - began) / B)
 
 
-def measure(name: str, rounds: int, count: int, *, compiled: bool) -> list[dict[str, object]]:
+def measure(
+    name: str, rounds: int, count: int, dtypes: Sequence[torch.dtype], *, compiled: bool
+) -> list[dict[str, object]]:
     """What each way takes for a model."""
     config = model_named(name).config
     frames_BTHWC = clips(config, count)
-    found = list(ways(name, all_threads(), compiled=compiled))
+    found = list(ways(name, all_threads(), dtypes, compiled=compiled))
     first_s = [cost_of(way, frames_BTHWC[: min(count, 2 * HF_BATCH)]).wall_s for way in found]
     todo = {str(number): partial(cost_of, way, frames_BTHWC) for number, way in enumerate(found)}
     taken = list(harness.alternate(todo, rounds).values())
@@ -269,7 +273,7 @@ def agreement(threads: int) -> dict[str, float]:
     """How near the embedded model's vectors in bfloat16 are to those in float32, and clips to one another."""
     config = model_named(EMBEDDED).config
     frames_BTHWC = clips(config, 32)
-    ways = [on_threads(fast_video(model_named(EMBEDDED), dtype), threads, config, dtype) for dtype in DTYPES]
+    ways = [on_threads(fast_video(model_named(EMBEDDED), dtype), threads, config, dtype) for dtype in DTYPES.values()]
     plain_BE, short_BE = (torch.cat([video_BE for video_BE, _ in encode(frames_BTHWC)]) for encode in ways)
     between = (plain_BE @ plain_BE.T)[~torch.eye(len(plain_BE), dtype=torch.bool)]
     return {
@@ -278,15 +282,17 @@ def agreement(threads: int) -> dict[str, float]:
     }
 
 
-def main(names: Sequence[str], rounds: int, *, count: int | None = None, compiled: bool = False) -> None:
+def main(given: argparse.Namespace) -> None:
     """Prints the table and appends it to build/bench/encode.jsonl."""
     print(f"torch {torch.__version__}, {all_threads()} threads, {torch.backends.cpu.get_cpu_capability()}")
-    found = [measure(name, rounds, count or CLIPS[name], compiled=compiled) for name in names]
+    dtypes = [DTYPES[name] for name in given.dtypes]
+    todo = [(name, given.rounds, given.clips or CLIPS[name], dtypes) for name in given.models]
+    found = [measure(*each, compiled=given.compile) for each in todo]
     head = ["model and way", "dtype", "GMAC", "CPU s/clip", "wall s/clip", "clips/s", "GMAC/s", "MFU", "first call (s)"]
     print(harness.table(head, list(chain.from_iterable(map(shown, found)))))
-    agreed = agreement(all_threads())
-    print("\n" + "\n".join(f"{EMBEDDED}: {what}: {value:.6f}" for what, value in agreed.items()))
-    harness.record("encode", {"rounds": rounds, "ways": list(chain.from_iterable(found)), "agreement": agreed})
+    agreed = agreement(all_threads()) if set(given.dtypes) == set(DTYPES) else {}
+    print(*(f"{EMBEDDED}: {what}: {value:.6f}" for what, value in agreed.items()), sep="\n")
+    harness.record("encode", {"rounds": given.rounds, "ways": list(chain.from_iterable(found)), "agreement": agreed})
 
 
 if __name__ == "__main__":
@@ -296,8 +302,9 @@ if __name__ == "__main__":
     parser.add_argument(
         "--clips", type=int, help="of one way in one round, if not as many as the model's size suggests"
     )
+    parser.add_argument("--dtypes", nargs="+", choices=DTYPES, default=list(DTYPES), help="of frames")
     parser.add_argument("--compile", action="store_true", help="also by torch.compile; the first call compiles")
     given = parser.parse_args()
     if unknown := set(given.models) - set(CLIPS):
         parser.error(f"no model is called {', '.join(sorted(unknown))}; expected any of {', '.join(CLIPS)}")
-    main(given.models, given.rounds, count=given.clips, compiled=given.compile)
+    main(given)
