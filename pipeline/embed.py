@@ -2,8 +2,9 @@
 
 The stage travels as its settings and loads the model where it runs. Clips of several units share calls, and a clip's
 vector does not depend on its neighbours. On a CPU each pass is one thread's, several at a time, which share the
-weights: products of a few clips gain nothing from being split further. A pass in float32 is one clip, since sums of
-more would round by their number; that costs 5 %, and bfloat16 needs no such care. On CUDA: `pipeline.cuda_passes`.
+weights: products of a few clips gain nothing from being split further. In float32 clips go through one by one, since
+sums of more would round by their number; that costs 5 %, and bfloat16 needs no such care.
+On CUDA: `pipeline.cuda_passes`.
 """
 
 # N clips, B clips of a pass, T frames, S pixels, C = 3 channels, E joint dimension, P patches
@@ -34,8 +35,8 @@ from xclip_core.fast import fast_video, faster_dtype
 from xclip_core.quantised import ByteVideo, byte_levels, byte_video
 
 CLIPS_PER_PASS = 16  # at most, in bfloat16 on a CPU
-# In bytes with float32 between them. The first pass, by which closeness is told, is encoded both ways by one thread
-# while the others wait: 1.6 s a clip of B/32.
+# The same in bytes with float32 between them. Closeness is told by the first pass, which one thread encodes both ways
+# while the others wait: 1.7 s a clip of B/32.
 CLIPS_COMPARED = 4
 # What a layer of a pass gives out at most: beyond 32 MB glibc fetches pages anew for each (`mallopt(3)`), which the
 # system clears first. That took 6 % of the time.

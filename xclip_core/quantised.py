@@ -1,10 +1,12 @@
-"""The frames of X-CLIP multiplied in bytes on a CPU, quicker than in bfloat16 where it has VNNI, and than in float32.
+"""The frames of X-CLIP multiplied in bytes on a CPU: quicker than bfloat16 with VNNI, and than float32 without.
 
 Weights are rounded to int8, with a scale for each output. What goes into a product is rounded to uint8 as it comes,
 with a scale and a zero point for each clip, from its least and its greatest value: the affine scheme of Jacob et al.
 ("Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference", CVPR 2018), dynamic.
-Products of bytes are added up in whole numbers, so that neither neighbours nor threads change a bit of a clip. Norms,
-attention weights, the messages between frames, and all that comes after the frames stay as they are in `fast`.
+Products of bytes are added up in whole numbers, and what is float32 besides is done clip by clip, so that neither
+neighbours nor threads change a bit of a clip. Norms, attention weights, the messages between frames, and all that comes
+after the frames stay as they are in `fast`. Without VNNI what goes in is rounded to 7 bits, and patches, whose pixels
+have 8, stay as well.
 
 What it does to vectors depends on the weights: a few large activations cost all others their digits. So the first
 clips are encoded both ways, and a model whose vectors come out too far from its own is refused.
@@ -74,7 +76,7 @@ class ByteProduct(nn.Module):
         least, most = min(least, 0.0), max(most, 0.0)  # else the zero point lies far outside, and sums overflow
         scale = max((most - least) / self.levels, torch.finfo(torch.float32).tiny)
         zero = -round(least / scale)
-        # Rounding keeps order, so that the least becomes 0 and the greatest that of the levels, or one more.
+        # Rounding keeps order, so that the least becomes 0 and the greatest `levels`, or one more.
         places = rows.to(torch.float32, copy=True).mul_(1 / scale).add_(zero - ZERO).round_()
         x8 = places.to(torch.int8).view(torch.uint8).bitwise_xor_(ZERO)
         return _multiply(x8, scale, zero, self.layer, self.dtype).view(*x.shape[:-1], -1)
@@ -109,7 +111,7 @@ class EachClip(nn.Module):
 def quantise(video: FastVideo, levels: int) -> None:
     """Rounds the weights of the frames' products, in place; those of the messages, a token a frame, stay.
 
-    So do those of patches where a product may have only `FEW_LEVELS`: pixels are bytes of 8 bits.
+    Those of patches stay as well where there are FEW_LEVELS: pixels are bytes of 8 bits.
     """
     config, visual = video.config, video.visual
     rows = config.frames * (config.patches + 1)
@@ -136,11 +138,25 @@ class ByteVideo:
         self._first = threading.Lock()
 
     def __call__(self, frames_BTHWC: Tensor) -> tuple[Tensor, Tensor]:
-        """As of `FastVideo`. Raises ModelError where its vectors are further off than CLOSE."""
+        """As of `FastVideo`. Raises ModelError, each time, where the first vectors were further off than CLOSE."""
         with self._first:
             if self.closeness is None:
-                self.closeness = self._compared(frames_BTHWC)
+                expected_BE, _ = self._encode(frames_BTHWC)
+                quantise(self.video, self.levels)
+                found_BE, context_BNE = self._encode(frames_BTHWC)
+                self.closeness = F.cosine_similarity(found_BE, expected_BE).median().item()
+                self._check()
+                return found_BE, context_BNE
+        self._check()
         return self._encode(frames_BTHWC)
+
+    def _check(self) -> None:
+        """Raises ModelError where bytes are too coarse."""
+        if self.closeness is not None and self.closeness < CLOSE:
+            raise ModelError(
+                f"int8 is too coarse for this model: of the first clips the median vector is at a cosine of "
+                f"{self.closeness:.4f} to its own, expected at least {CLOSE}; use --precision auto"
+            )
 
     def _encode(self, frames_BTHWC: Tensor) -> tuple[Tensor, Tensor]:
         """Clips together, or one by one in float32, in which what is not multiplied in bytes rounds by their number."""
@@ -148,19 +164,6 @@ class ByteVideo:
             return self.video(frames_BTHWC)  # type: ignore[no-any-return]
         video_BE, context_BNE = zip(*map(self.video, frames_BTHWC.unsqueeze(1)), strict=True)
         return torch.cat(video_BE), torch.cat(context_BNE)
-
-    def _compared(self, frames_BTHWC: Tensor) -> float:
-        """Encodes clips both ways and stays with bytes; the median cosine."""
-        expected_BE, _ = self._encode(frames_BTHWC)
-        quantise(self.video, self.levels)
-        found_BE, _ = self._encode(frames_BTHWC)
-        closeness = F.cosine_similarity(found_BE, expected_BE).median().item()
-        if closeness < CLOSE:
-            raise ModelError(
-                f"int8 is too coarse for this model: of the first {len(found_BE)} clips the median vector is at a "
-                f"cosine of {closeness:.4f} to its own, expected at least {CLOSE}; use --precision auto"
-            )
-        return closeness
 
 
 def byte_video(model: Encoder, dtype: torch.dtype) -> ByteVideo:

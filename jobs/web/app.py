@@ -66,11 +66,13 @@ def create_app(
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         watcher = threading.Thread(target=_watch, args=(service, stop, refresh_s), name="refresh", daemon=True)
-        watcher.start()
         with tempfile.TemporaryDirectory(prefix="footage-previews-", ignore_cleanup_errors=True) as folder:
             app.state.previews = Previews(Path(folder))
-            yield
-        stop.set()
+            watcher.start()
+            try:
+                yield
+            finally:
+                stop.set()
 
     app = FastAPI(
         title="footage",

@@ -202,6 +202,15 @@ def test_encoders_are_compared(tmp_path: Path):
 
 
 @pytest.mark.slow
+def test_encoders_are_compared_in_one_dtype(tmp_path: Path):
+    few = ("--rounds", "1", "--clips", "2")
+    said, result = run_script(tmp_path, "encode", encode.EMBEDDED, *few, "--dtypes", "bfloat16")
+    assert {way["dtype"] for way in result["ways"] if way["way"] != "reference"} == {"bfloat16"}
+    assert result["agreement"] == {}
+    assert "footage-tiny, reference" in said
+
+
+@pytest.mark.slow
 @pytest.mark.ray
 def test_scaling_is_measured_and_the_chart_drawn_of_it(tmp_path: Path):
     said, result = run_script(
