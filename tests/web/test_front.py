@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from fastapi import FastAPI
 from starlette.testclient import TestClient
 
 from jobs.web.app import create_app
@@ -20,10 +22,10 @@ from tests.web.test_api import TEXT, problem
 TOKEN = "a" * 16
 
 
-def asking(service: Service, limits: Limits):
+def asking(app: FastAPI):
     """How a replica here is asked, as Serve's would be."""
     replica = Replica.__new__(Replica)  # Serve makes it with what only Serve has: texts in batches
-    replica._app = create_app(service, limits=limits)
+    replica._app = app
 
     async def ask(method: str, *given):
         return await getattr(replica, method)(*given)
@@ -37,9 +39,11 @@ def behind_guard(ask, limits: Limits) -> Guard:
 
 
 @pytest.fixture
-def front(service: Service) -> TestClient:
+def front(service: Service) -> Iterator[TestClient]:
     limits = Limits(body_bytes=1 << 20)
-    return TestClient(behind_guard(asking(service, limits), limits), raise_server_exceptions=False)
+    app = create_app(service, limits=limits)
+    with TestClient(app):  # a replica enters the app's life too
+        yield TestClient(behind_guard(asking(app), limits), raise_server_exceptions=False)
 
 
 @pytest.mark.parametrize(
@@ -103,7 +107,7 @@ def test_who_may_ask_is_decided_before(service: Service) -> None:
 
     async def ask(method: str, *given):
         asked.append(method)
-        return await asking(service, limits)(method, *given)
+        return await asking(create_app(service, limits=limits))(method, *given)
 
     limits = Limits(token=TOKEN)
     client = TestClient(behind_guard(ask, limits))
@@ -159,12 +163,12 @@ def test_a_bug_of_the_app_comes_as_the_app_tells_it(service: Service, monkeypatc
 
     limits = Limits()
     monkeypatch.setattr("jobs.web.answers.video", broken)
-    client = TestClient(behind_guard(asking(service, limits), limits))
+    client = TestClient(behind_guard(asking(create_app(service, limits=limits)), limits))
     assert "bug" in problem(client.get("/videos"), 500)
 
 
 def test_places_are_those_of_videos(service: Service) -> None:
-    ask = asking(service, Limits())
+    ask = asking(create_app(service, limits=Limits()))
     video_id = service.current.page_of_videos("", 1, 1)[0][0]["video_id"]
     found = asyncio.run(ask("place_of", video_id))
     assert found == service.current.video(video_id).uri
