@@ -126,6 +126,20 @@ def test_searching_while_typing_and_playing_at_the_time(watched: Watched) -> Non
     assert page.locator(".lane:has(.bar.tag)").count() >= 1
 
 
+def test_a_search_that_begins_leaves_a_condition_to_who_types_it(watched: Watched) -> None:
+    page = watched.page
+    look_for(page)
+    wait_for(page, f"new URL(location).searchParams.get('q') === '{TEXT}'")
+    page.fill("#q", "something moves up")
+    page.click("#open-where")
+    page.fill("#where", "uri like '%morning%'")
+    wait_for(page, "new URL(location).searchParams.get('q') === 'something moves up'")
+    page.keyboard.press("Enter")
+    wait_for(page, "new URL(location).searchParams.get('where') === \"uri like '%morning%'\"")
+    page.locator(".chip.active", has_text="morning").click()
+    wait_for(page, "document.querySelector('#where').value === ''")
+
+
 def test_a_click_on_a_tag_goes_there(watched: Watched) -> None:
     page = watched.page
     look_for(page)

@@ -154,11 +154,13 @@ function briefly(detail) {
  * @param {function(): void} dropPicture
  */
 export function showFilters(state, picture, dropPicture) {
+  const before = shownState;
   shownState = state;
   listLabels();
-  byId("where").value = state.where;
-  byId("duration-min").value = state.min ?? "";
-  byId("duration-max").value = state.max ?? "";
+  // Only what changed: a search that begins while a condition is typed must leave the field to who types.
+  for (const [id, name] of [["where", "where"], ["duration-min", "min"], ["duration-max", "max"]]) {
+    if (before?.[name] !== state[name]) byId(id).value = state[name] ?? "";
+  }
   const chips = [
     picture && chip(`like ${picture.name}`, dropPicture, thumb(URL.createObjectURL(picture), true)),
     state.like && chip("like this moment", () => change({ like: "" }), thumb(`/thumbnails/${encodeURIComponent(state.like)}`)),
