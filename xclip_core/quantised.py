@@ -135,28 +135,29 @@ class ByteVideo:
     def __init__(self, video: FastVideo, levels: int) -> None:
         self.video, self.levels = video, levels
         self.closeness: float | None = None
+        self._refusal: str | None = None
         self._first = threading.Lock()
 
     def __call__(self, frames_BTHWC: Tensor) -> tuple[Tensor, Tensor]:
         """As of `FastVideo`. Raises ModelError, each time, where the first vectors were further off than CLOSE."""
         with self._first:
-            if self.closeness is None:
-                expected_BE, _ = self._encode(frames_BTHWC)
-                quantise(self.video, self.levels)
-                found_BE, context_BNE = self._encode(frames_BTHWC)
-                self.closeness = F.cosine_similarity(found_BE, expected_BE).median().item()
-                self._check()
-                return found_BE, context_BNE
-        self._check()
-        return self._encode(frames_BTHWC)
+            first = self._compared(frames_BTHWC) if self.closeness is None else None
+        if self._refusal is not None:
+            raise ModelError(self._refusal)
+        return first or self._encode(frames_BTHWC)
 
-    def _check(self) -> None:
-        """Raises ModelError where bytes are too coarse."""
-        if self.closeness is not None and self.closeness < CLOSE:
-            raise ModelError(
-                f"int8 is too coarse for this model: of the first clips the median vector is at a cosine of "
-                f"{self.closeness:.4f} to its own, expected at least {CLOSE}; use --precision auto"
+    def _compared(self, frames_BTHWC: Tensor) -> tuple[Tensor, Tensor]:
+        """Encodes clips both ways, notes how near the two are, and stays with bytes; what those gave."""
+        expected_BE, _ = self._encode(frames_BTHWC)
+        quantise(self.video, self.levels)
+        found_BE, context_BNE = self._encode(frames_BTHWC)
+        self.closeness = F.cosine_similarity(found_BE, expected_BE).median().item()
+        if self.closeness < CLOSE:
+            self._refusal = (
+                f"int8 is too coarse for this model: of the first {len(found_BE)} clips the median vector is at a "
+                f"cosine of {self.closeness:.4f} to its own, expected at least {CLOSE}; use --precision auto"
             )
+        return found_BE, context_BNE
 
     def _encode(self, frames_BTHWC: Tensor) -> tuple[Tensor, Tensor]:
         """Clips together, or one by one in float32, in which what is not multiplied in bytes rounds by their number."""
