@@ -1,4 +1,4 @@
-"""The least that a video costs on this machine as it mostly is: frames that must be decoded, and the model's products, on all cores.
+"""The least that a video costs on this machine as it mostly is: frames to decode, the model's products, on all cores.
 
 `python -m benchmarks.floor FILES`: a line of JSON, seconds of all files together. Decoding is CPU time of one thread,
 of the packets that the plan of decoding names and no others; scaling of the frames taken, in one pass, straight to the
