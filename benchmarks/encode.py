@@ -157,7 +157,7 @@ def ways(name: str, threads: int, dtypes: Sequence[torch.dtype], *, compiled: bo
         if (between := faster_dtype("cpu")) not in dtypes:
             print(f"int8 left out: {between} would lie between its products, and that was not asked for")
         else:
-            bytewise = on_threads(byte_video(model_named(name), between), threads, config, between, in_bytes=True)
+            bytewise = on_threads(byte_video(model_named(name), between), threads, config, between)
             yield Way("footage, int8 products", between, bytewise)
     for dtype in dtypes:
         batch, hf = HF_BATCH if dtype == torch.bfloat16 else 1, hf_model(name)
@@ -176,11 +176,9 @@ def ways(name: str, threads: int, dtypes: Sequence[torch.dtype], *, compiled: bo
             yield Way("footage, compiled", dtype, on_threads(fast, threads, config, dtype))
 
 
-def on_threads(
-    encode: Encode, threads: int, config: XClipConfig, dtype: torch.dtype, *, in_bytes: bool = False
-) -> Encode:
+def on_threads(encode: Encode, threads: int, config: XClipConfig, dtype: torch.dtype) -> Encode:
     """As `pipeline.embed` does it: passes of one thread each, side by side."""
-    passes = OnCpu(encode, threads, clips_per_pass(config, dtype, in_bytes=in_bytes))
+    passes = OnCpu(encode, threads, clips_per_pass(config, dtype))
     return lambda frames_BTHWC: list(passes(frames_BTHWC))
 
 

@@ -15,11 +15,11 @@ first file that is read to the last commit, and the difference is 2N copies with
 start, a model that is loaded. (One run would not tell: while the model loads, decoding runs ahead.) A difference of few
 copies is off by what two starts differ: a second or two, over 2N. The start, to the first commit, is reported apart.
 `local` is the same with the plain loop, 1 copy and 3. `ray exact` is the package with `--tolerance 0`, which takes the
-very frames that the recipes take; else a frame may be a quarter of the time between two samples off. `ray int8` is it
-with `--precision int8`, where the CPU multiplies bytes. CPU time is of all threads and processes of each way. On a busy
-machine it says more than time on the wall, but not all: torch's threads wait for one another by spinning, so the
-recipes' grows with the neighbours' load. The floor is that of `floor.py`, same round. Results are appended to
-build/bench/ingest.jsonl.
+very frames that the recipes take; else a frame may be a quarter of the time between two samples off. Where the CPU
+multiplies bytes, which `ray` then does, `ray float` is it in bfloat16 or float32, whichever is faster, as the floor is.
+CPU time is of all threads and processes of each way. On a busy machine it says more than time on the wall, but not all:
+torch's threads wait for one another by spinning, so the recipes' grows with the neighbours' load. The floor is that of
+`floor.py`, same round. Results are appended to build/bench/ingest.jsonl.
 
 The machine must have no other work: Ray gives its workers a niceness of 15, so that whatever runs beside them goes
 first, and this package looks slower than it is while the recipes, at 0, hardly notice.
@@ -53,8 +53,8 @@ from benchmarks.encode import random_model  # noqa: E402
 from benchmarks.floor import CONFIG, moments  # noqa: E402
 from benchmarks.footage_made import Kind  # noqa: E402
 from benchmarks.recipes import RECIPES, Peer  # noqa: E402
-from schemas.errors import ModelError  # noqa: E402
-from xclip_core.quantised import byte_levels  # noqa: E402
+from xclip_core.fast import faster_dtype  # noqa: E402
+from xclip_core.quantised import pays  # noqa: E402
 from xclip_core.weights import official_name  # noqa: E402
 
 ROWS = (
@@ -62,11 +62,11 @@ ROWS = (
 )
 CHECKPOINT = Path("build/bench/random-b32.safetensors")
 Pile = tuple[int, Path]  # so many copies in a folder
-Options = tuple[str, str, str]  # engine, tolerance, precision
+Options = tuple[str, str, str]  # engine, tolerance, precision; float: the faster of bfloat16 and float32
 OURS: dict[str, Options] = {
     "ray": ("ray", "default", "auto"),
     "ray exact": ("ray", "0", "auto"),
-    "ray int8": ("ray", "default", "int8"),
+    "ray float": ("ray", "default", "float"),
     "local": ("local", "default", "auto"),
 }
 TAILS = {  # bytes that may end a file of a kind and mean nothing, with a number in them
@@ -206,13 +206,18 @@ def measure(row: Row, recipes: dict[str, Peer], given: argparse.Namespace) -> di
 
 
 def ours() -> dict[str, Options]:
-    """This package's ways, without that in bytes where the CPU cannot multiply them."""
-    try:
-        byte_levels()
-    except ModelError as error:
-        print(f"ray int8: left out: {error}", file=sys.stderr)
-        return {way: options for way, options in OURS.items() if "int8" not in options}
-    return OURS
+    """This package's ways, without that in floats where the CPU gains nothing from bytes."""
+    dtype = faster_dtype("cpu")
+    found = {way: (*options[:2], options[2].replace("float", _name(dtype))) for way, options in OURS.items()}
+    if pays(CONFIG, dtype):
+        return found
+    print("ray float: left out: no bytes are multiplied here", file=sys.stderr)
+    del found["ray float"]
+    return found
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def _told(row: Row, name: str, way: Callable[[], dict[str, Any]]) -> dict[str, Any]:
@@ -240,7 +245,7 @@ def summary(row: Row, taken: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
     for figure in ("seconds", "cpu_s"):
         times = {name: [result[figure] for result in results] for name, results in taken.items()}
         said[figure] = {name: statistics.median(values) for name, values in times.items()}
-        for way, said_as in (("ray", f"{figure}_ratios"), ("ray int8", f"int8_{figure}_ratios")):
+        for way, said_as in (("ray", f"{figure}_ratios"), ("ray float", f"float_{figure}_ratios")):
             if way in times:
                 said[said_as] = {name: harness.ratio(values, times[way]) for name, values in times.items()}
     for figure in ("clips", "decode_s", "embed_s", "start_s"):
@@ -251,18 +256,31 @@ def summary(row: Row, taken: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
 # --- the table
 
 HEADER = (
-    *("footage", "Mbit/s", "clips", "copied s", "strong s", "ray s", "ray exact s", "ray int8 s", "local s", "floor s"),
+    *(
+        "footage",
+        "Mbit/s",
+        "clips",
+        "copied s",
+        "strong s",
+        "ray s",
+        "ray exact s",
+        "ray float s",
+        "local s",
+        "floor s",
+    ),
     *(
         "copied / ray",
         "strong / ray",
         "floor / ray",
-        "copied / int8",
-        "strong / int8",
+        "copied / float",
+        "strong / float",
+        "floor / float",
         "CPU: copied s",
         "strong s",
         "ray s",
         "copied / ray",
         "strong / ray",
+        "floor / ray",
     ),
     *("decode s", "embed s", "start s"),
 )
@@ -281,9 +299,9 @@ def cells(said: dict[str, Any]) -> list[str]:
         str(said["clips"]),
         *figures("seconds", *RECIPES, *OURS, "floor"),
         *figures("seconds_ratios", *RECIPES, "floor"),
-        *figures("int8_seconds_ratios", *RECIPES),
+        *figures("float_seconds_ratios", *RECIPES, "floor"),
         *figures("cpu_s", *RECIPES, "ray"),
-        *figures("cpu_s_ratios", *RECIPES),
+        *figures("cpu_s_ratios", *RECIPES, "floor"),
         *(f"{said[name]:.2f}" for name in ("decode_s", "embed_s", "start_s")),
     ]
 

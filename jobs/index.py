@@ -45,9 +45,7 @@ Segment = Annotated[
 ]
 Precision = Annotated[
     FramePrecision,
-    typer.Option(
-        help="What frames are encoded in; bfloat16 where that is faster, unless given. int8: CPUs only, coarser."
-    ),
+    typer.Option(help="What frames are encoded in; auto: the fastest here that keeps near the model. int8: CPUs only."),
 ]
 Decoder = Annotated[
     Literal["auto", "cpu", "cuda"],

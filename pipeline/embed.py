@@ -32,11 +32,10 @@ from xclip_core import load_encoder
 from xclip_core.config import ModelConfig, XClipConfig
 from xclip_core.cost import widest_layer
 from xclip_core.fast import fast_video, faster_dtype
-from xclip_core.quantised import ByteVideo, byte_levels, byte_video
+from xclip_core.quantised import ByteVideo, byte_levels, byte_video, pays
 
 CLIPS_PER_PASS = 16  # at most, in bfloat16 on a CPU
-# The same in bytes with float32 between them. Closeness is told by the first pass, which one thread encodes both ways
-# while the others wait: 1.7 s a clip of B/32.
+# By so many, or one for each thread, it is told whether bytes keep near to a model: 1.7 s of a core for one of B/32.
 CLIPS_COMPARED = 4
 # What a layer of a pass gives out at most: beyond 32 MB glibc fetches pages anew for each (`mallopt(3)`), which the
 # system clears first. That took 6 % of the time.
@@ -74,12 +73,11 @@ def clips_per_call(device: str, threads: int) -> int:
     return max(4 * threads, min(CLIPS_PER_THREAD * threads, MOST_CLIPS_PER_CALL))
 
 
-def clips_per_pass(config: ModelConfig, dtype: torch.dtype, *, in_bytes: bool = False) -> int:
-    """How many clips a thread of a CPU encodes at a time, at most; `in_bytes`, with `dtype` between the products."""
+def clips_per_pass(config: ModelConfig, dtype: torch.dtype) -> int:
+    """How many clips a thread of a CPU encodes at a time, at most."""
     if dtype != torch.bfloat16:
-        return CLIPS_COMPARED if in_bytes else 1
-    # In bytes a clip's layers stay in the cache whatever the pass, and the first pass is what closeness is told by.
-    if in_bytes or not isinstance(config, XClipConfig):
+        return 1
+    if not isinstance(config, XClipConfig):
         return CLIPS_PER_PASS
     return max(1, min(CLIPS_PER_PASS, LAYER_BYTES // (widest_layer(config) * dtype.itemsize)))
 
@@ -98,18 +96,21 @@ class Embed:
 
     @cached_property
     def dtype(self) -> torch.dtype:
-        """What the frames are encoded in; with int8, what lies between the products."""
+        """What the frames are encoded in; in bytes, what lies between the products."""
         return faster_dtype(self.device) if self.precision in {"auto", "int8"} else getattr(torch, self.precision)
 
     @cached_property
     def encode(self) -> Callable[[Tensor], Iterator[Vectors]]:
         """Frames N x T x S x S x 3 to the vectors of passes, in order; the model is loaded on first use."""
         model = load_encoder(self.model_source, frames=self.frames, image_size=self.image_size, device=self.device)
-        encoder = (byte_video if self.precision == "int8" else fast_video)(model, self.dtype)
         if self.device.startswith("cuda"):
-            return OnCuda(encoder, self.device)
-        most = clips_per_pass(model.config, self.dtype, in_bytes=self.precision == "int8")
-        return OnCpu(encoder, self.threads, most)
+            return OnCuda(fast_video(model, self.dtype), self.device)
+        is_asked = self.precision == "int8"
+        if is_asked or (self.precision == "auto" and pays(model.config, self.dtype)):
+            encoder: Callable[[Tensor], Vectors] = byte_video(model, self.dtype, is_asked=is_asked)
+        else:
+            encoder = fast_video(model, self.dtype)
+        return OnCpu(encoder, self.threads, clips_per_pass(model.config, self.dtype))
 
     def __call__(self, units: list[DecodedUnit]) -> list[EmbeddedUnit]:
         """One embedded unit for each decoded one, in order."""
@@ -119,8 +120,8 @@ class Embed:
         embedding_NE, contexts = self._forward(frames_NTHWC)
         per_clip_s = (time.perf_counter() - began) / len(frames_NTHWC)
         edges = pairwise(accumulate((len(unit.windows) for unit in units), initial=0))
-        dtype = "int8" if self.precision == "int8" else str(self.dtype).removeprefix("torch.")
-        encoder = f"{dtype} on {self.device}, {self.encode}"
+        in_bytes = isinstance(self.encode, OnCpu) and self.encode.in_bytes
+        encoder = f"{'int8' if in_bytes else str(self.dtype).removeprefix('torch.')} on {self.device}, {self.encode}"
         return [
             EmbeddedUnit(
                 unit=unit.unit,
@@ -155,13 +156,27 @@ class OnCpu:
         # Each thread's own products use one thread: set in the threads, for it is theirs and not the process's.
         self._pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
 
+    @property
+    def in_bytes(self) -> bool:
+        """Whether clips are encoded in bytes, as far as is known by now."""
+        return isinstance(self.encoder, ByteVideo) and self.encoder.in_bytes
+
     def __str__(self) -> str:
-        if isinstance(self.encoder, ByteVideo) and self.encoder.closeness is not None:
-            return f"{self.threads} threads, median cosine of the first clips {self.encoder.closeness:.4f}"
-        return f"{self.threads} threads"
+        said = f"{self.threads} threads"
+        if not isinstance(self.encoder, ByteVideo) or self.encoder.closeness is None:
+            return said
+        whose = "" if self.encoder.in_bytes else "int8 too coarse, "
+        return f"{said}, {whose}median cosine of the first clips {self.encoder.closeness:.4f}"
 
     def __call__(self, frames_NTHWC: Tensor) -> Iterator[Vectors]:
         """Vectors of passes that are as equal in size as can be."""
+        if isinstance(self.encoder, ByteVideo) and self.encoder.closeness is None:
+            self._settle(self.encoder, frames_NTHWC)
         count = len(frames_NTHWC)
         passes = min(count, -(-count // (self.most * self.threads)) * self.threads)
         yield from self._pool.map(self.encoder, torch.tensor_split(frames_NTHWC, passes))
+
+    def _settle(self, encoder: ByteVideo, frames_NTHWC: Tensor) -> None:
+        """Has it decided by some clips whether bytes will do: not by the very first, which may all be of one scene."""
+        count = min(len(frames_NTHWC), max(CLIPS_COMPARED, self.threads))
+        encoder.settle(frames_NTHWC[torch.arange(count) * len(frames_NTHWC) // count], self._pool.map)

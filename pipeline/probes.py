@@ -74,7 +74,8 @@ class Speed:
     float32: float
     bfloat16: float
     packs: bool  # whether weights can be laid out beforehand for bfloat16
-    takes_short: bool  # whether clips are encoded in bfloat16
+    takes_short: bool  # whether clips are encoded in bfloat16, if not in bytes
+    int8: float | None = None  # in bytes; None where that is not quicker
 
 
 def requirements() -> dict[str, str]:
@@ -133,19 +134,19 @@ def speed(device: str) -> Speed:
     """How fast products of a layer's size are; on a CPU by one thread, as each pass of the encoder is."""
     import torch
 
-    from xclip_core import fast
+    from xclip_core import fast, quantised
 
-    threads = torch.get_num_threads()
+    threads, macs = torch.get_num_threads(), fast.product_macs(device)
     torch.set_num_threads(1)
     try:
         timed = cache(fast.product_s)  # figures and verdict are of the same times
-        plain, short = (
-            fast.product_macs(device) / timed(device, dtype) / 1e9 for dtype in (torch.float32, torch.bfloat16)
-        )
-        takes_short = fast.faster_dtype(device, timed) == torch.bfloat16
+        plain, short = (macs / timed(device, dtype) / 1e9 for dtype in (torch.float32, torch.bfloat16))
+        dtype = fast.faster_dtype(device, timed)
+        bytes_s = quantised.quicker_s(dtype, timed) if device == "cpu" else None
     finally:
         torch.set_num_threads(threads)
-    return Speed(device, plain, short, fast.packs(torch.device(device), torch.bfloat16), takes_short)
+    packs = fast.packs(torch.device(device), torch.bfloat16)
+    return Speed(device, plain, short, packs, dtype == torch.bfloat16, macs / bytes_s / 1e9 if bytes_s else None)
 
 
 def cores() -> Cores:

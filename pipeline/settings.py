@@ -24,7 +24,8 @@ Decoder = Literal["auto", "cpu", "cuda"]
 # What frames are encoded in; auto: bfloat16 where it is faster. No part of a space: vectors differ by less than a
 # hundredth of what tells two clips apart.
 Precision = Literal["auto", "float32", "bfloat16"]
-# The same for indexing, where int8 may be asked for: faster on CPUs, and by how much vectors differ is up to the model.
+# The same for indexing, where int8 is faster still on CPUs. By how much vectors differ is up to the model, so that auto
+# has it tried on the first clips.
 FramePrecision = Literal[Precision, "int8"]
 
 # Models that tell how things move from one frame to the next by little else than where they are in each: with frames a

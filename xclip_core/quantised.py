@@ -8,16 +8,21 @@ neighbours nor threads change a bit of a clip. Norms, attention weights, the mes
 after the frames stay as they are in `fast`. Without VNNI what goes in is rounded to 7 bits, and patches, whose pixels
 have 8, stay as well.
 
-What it does to vectors depends on the weights: a few large activations cost all others their digits. So the first
-clips are encoded both ways, and a model whose vectors come out too far from its own is refused.
+What it does to vectors depends on the weights: a few large activations cost all others their digits. Those that come
+out of a norm are made smaller and their weights larger (`_evened`), and the first clips are encoded both ways: a model
+whose vectors come out too far from its own is encoded without bytes, or refused where bytes were asked for.
 """
 
 # B clips, T frames, S pixels, N patches, L tokens, D width, E joint dimension
 
 from __future__ import annotations
 
+import copy
+import statistics
 import threading
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -25,13 +30,32 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from schemas.errors import ModelError
+from xclip_core.config import ModelConfig, XClipConfig
 from xclip_core.encode import Encoder
-from xclip_core.fast import GREY, FastAttention, FastBlock, FastMlp, FastVideo, Patches, Product
+from xclip_core.fast import (
+    GREY,
+    ROWS,
+    WIDTH,
+    WORTH_IT,
+    FastAttention,
+    FastBlock,
+    FastMlp,
+    FastVideo,
+    Patches,
+    Product,
+    product_s,
+)
 from xclip_core.model import XClip
 
-# The least cosine of the median clip to what the same frames give unrounded: as near as frames within the default
-# tolerance must come to the very frames.
-CLOSE = 0.995
+# The least cosine of the median clip to what the same frames give unrounded. Where bytes are asked for: as near as
+# frames within the default tolerance must come to the very frames. Where they are not: ten times nearer than the
+# default tolerance of most models was seen to come (benchmarks/closeness.py).
+CLOSE, CLOSE_UNASKED = 0.995, 0.999
+# From which width products take most of the time, and those of bytes gain: at 256 they gain nothing.
+WIDE = 512
+# Of what a norm puts out, how many standard deviations count as its size; and by which power of two it is made smaller
+# at most, so that no weight leaves what floats can hold.
+SPREAD, MOST_EVENED = 3, 30
 # Steps from the least to the greatest that goes into a product: one less than its bits have, so that rounding never
 # leaves them. Without VNNI two products at a time are added up in 16 bits, which 7 bits by 8 never overflow.
 LEVELS, FEW_LEVELS = 254, 126
@@ -108,74 +132,106 @@ class EachClip(nn.Module):
         return torch.stack([self.own(clip, *given) for clip in x])
 
 
-def quantise(video: FastVideo, levels: int) -> None:
-    """Rounds the weights of the frames' products, in place; those of the messages, a token a frame, stay.
+def rounded(video: FastVideo, levels: int) -> FastVideo:
+    """A copy whose frames are multiplied in bytes. It shares the other weights, those of the messages, a token a frame.
 
-    Those of patches stay as well where there are FEW_LEVELS: pixels are bytes of 8 bits.
+    Those of patches are among them where there are FEW_LEVELS: pixels are bytes of 8 bits.
     """
+    video = copy.deepcopy(video, {id(tensor): tensor for tensor in (*video.parameters(), *video.buffers())})
     config, visual = video.config, video.visual
     rows = config.frames * (config.patches + 1)
     if levels == LEVELS:
         visual.patches = cast(Patches, BytePatches(visual.patches, rows))
     for block in cast(Iterable[FastBlock], visual.blocks):
+        block.ln_1, block.attn.read = _evened(block.ln_1, block.attn.read)
+        block.ln_2, block.mlp.widen = _evened(block.ln_2, block.mlp.widen)
         for module in (block.attn, block.mlp):
             for name, product in list(module.named_children()):
                 setattr(module, name, ByteProduct(cast(Product, product), rows, levels))
         block.attn = cast(FastAttention, EachClip(block.attn))
         block.mlp = cast(FastMlp, EachClip(block.mlp))
-    video.packed()
+    return video.packed()
+
+
+def _evened(norm: nn.LayerNorm, product: Product) -> tuple[nn.LayerNorm, Product]:
+    """The two, which follow one another, as the same function with fewer outliers between them.
+
+    Where the norm puts out much more than elsewhere, half of that (SmoothQuant, Xiao et al., ICML 2023) goes from its
+    weights into the product's (RepQ-ViT, Li et al., ICCV 2023). Sizes are told from weights and not from clips, so that
+    no clip changes another's vector. Powers of two change no digit.
+    """
+    tiny = torch.finfo(torch.float32).tiny
+    size_I = (norm.bias.abs() + SPREAD * norm.weight.abs()).float()
+    times_I = size_I / product.weight.abs().amax(dim=0).float().clamp_min(tiny)
+    outlying_I = (times_I / times_I.median().clamp_min(tiny)).log2()
+    part_I = torch.exp2((outlying_I / 2).trunc().clamp(0, MOST_EVENED)).to(norm.weight.dtype)
+    evened = copy.deepcopy(norm)
+    evened.weight, evened.bias = nn.Parameter(norm.weight / part_I), nn.Parameter(norm.bias / part_I)
+    return evened, Product(product.weight * part_I, product.bias, silu=product.silu)
 
 
 class ByteVideo:
-    """`FastVideo` in bytes, once it has been seen on the first clips that they keep near enough to it.
+    """`FastVideo` in bytes, if the first clips show that they keep near enough to it.
 
-    `closeness` is the median clip's cosine between the two; None before the first call.
+    `closeness` is the median clip's cosine between the two, None before it is known; `in_bytes` tells what came of it.
     """
 
-    def __init__(self, video: FastVideo, levels: int) -> None:
-        self.video, self.levels = video, levels
+    def __init__(self, video: FastVideo, levels: int, *, is_asked: bool) -> None:
+        self.levels, self.is_asked = levels, is_asked
         self.closeness: float | None = None
+        self.in_bytes = True
+        self._bytes: FastVideo | None = rounded(video, levels)
+        self.video = video.packed()
         self._refusal: str | None = None
-        self._first = threading.Lock()
+        self._settling = threading.Lock()
 
     def __call__(self, frames_BTHWC: Tensor) -> tuple[Tensor, Tensor]:
-        """As of `FastVideo`. Raises ModelError, each time, where the first vectors were further off than CLOSE."""
-        with self._first:
-            first = self._compared(frames_BTHWC) if self.closeness is None else None
+        """As of `FastVideo`. Raises ModelError, each time, where bytes were asked for and came too far off."""
+        self.settle(frames_BTHWC)
         if self._refusal is not None:
             raise ModelError(self._refusal)
-        return first or self._encode(frames_BTHWC)
+        return self._encode(self.video, frames_BTHWC)
 
-    def _compared(self, frames_BTHWC: Tensor) -> tuple[Tensor, Tensor]:
-        """Encodes clips both ways, notes how near the two are, and stays with bytes; what those gave."""
-        expected_BE, _ = self._encode(frames_BTHWC)
-        quantise(self.video, self.levels)
-        found_BE, context_BNE = self._encode(frames_BTHWC)
-        self.closeness = F.cosine_similarity(found_BE, expected_BE).median().item()
-        if self.closeness < CLOSE:
-            self._refusal = (
-                f"int8 is too coarse for this model: of the first {len(found_BE)} clips the median vector is at a "
-                f"cosine of {self.closeness:.4f} to its own, expected at least {CLOSE}; use --precision auto"
-            )
-        return found_BE, context_BNE
+    def settle(self, frames_BTHWC: Tensor, each: Callable[..., Iterable[float]] = map) -> None:
+        """Decides by some clips, once, which are encoded both ways, one by one; `each` may do several at a time."""
+        with self._settling:
+            if self._bytes is None:
+                return
+            ways = (self.video, self._bytes)
+            self.closeness = statistics.median(each(partial(self._cosine, ways), torch.split(frames_BTHWC, 1)))
+            self.in_bytes = self.closeness >= (CLOSE if self.is_asked else CLOSE_UNASKED)
+            self.video = ways[self.in_bytes]
+            self._refusal = self._refused(len(frames_BTHWC)) if self.is_asked and not self.in_bytes else None
+            self._bytes = None
 
-    def _encode(self, frames_BTHWC: Tensor) -> tuple[Tensor, Tensor]:
-        """Clips together, or one by one in float32, in which what is not multiplied in bytes rounds by their number."""
-        if self.video.visual.proj.dtype != torch.float32:
-            return self.video(frames_BTHWC)  # type: ignore[no-any-return]
-        video_BE, context_BNE = zip(*map(self.video, frames_BTHWC.unsqueeze(1)), strict=True)
+    def _refused(self, clips: int) -> str:
+        return (
+            f"int8 is too coarse for this model: of {clips} of the first clips the median vector is at a cosine of "
+            f"{self.closeness:.4f} to its own, expected at least {CLOSE}; use --precision auto"
+        )
+
+    def _cosine(self, ways: tuple[FastVideo, FastVideo], frames_1THWC: Tensor) -> float:
+        """Between the vectors of one clip by two ways."""
+        one, other = (self._encode(way, frames_1THWC)[0] for way in ways)
+        return F.cosine_similarity(one, other).item()
+
+    def _encode(self, video: FastVideo, frames_BTHWC: Tensor) -> tuple[Tensor, Tensor]:
+        """Clips together, or one by one in float32, whose sums round by how many there are."""
+        most = 1 if video.visual.proj.dtype == torch.float32 else len(frames_BTHWC)
+        video_BE, context_BNE = zip(*map(video, torch.split(frames_BTHWC, most)), strict=True)
         return torch.cat(video_BE), torch.cat(context_BNE)
 
 
-def byte_video(model: Encoder, dtype: torch.dtype) -> ByteVideo:
+def byte_video(model: Encoder, dtype: torch.dtype, *, is_asked: bool = True) -> ByteVideo:
     """The quickest way from uint8 frames to vectors and contexts on a CPU, for a model that it takes over.
 
-    `dtype` is that of what lies between the products. Raises ModelError for other models than X-CLIP's, and where
-    this CPU or this torch multiplies bytes wrongly or not at all.
+    `dtype` is that of what lies between the products, and of these too where bytes are not asked for and come too far
+    off. Raises ModelError for other models than X-CLIP's, and where this CPU or this torch multiplies bytes wrongly or
+    not at all.
     """
     if not isinstance(model, XClip):
         raise ModelError("int8 is for X-CLIP models, and this is another; use --precision auto")
-    return ByteVideo(FastVideo(model, dtype), byte_levels())
+    return ByteVideo(FastVideo(model, dtype), byte_levels(), is_asked=is_asked)
 
 
 # --- the machine
@@ -203,3 +259,28 @@ def _is_exact(most: int) -> bool:
     layer = _Rounded(weight_OI, None, silu=False, rows=8)
     x = torch.full((8, 64), most, dtype=torch.uint8)
     return torch.equal(_multiply(x, 1.0, 0, layer, torch.float32), x.float() @ weight_OI.T)
+
+
+def pays(config: ModelConfig, dtype: torch.dtype) -> bool:
+    """Whether a model is worth trying in bytes on this CPU, where it would else be encoded in `dtype`."""
+    return isinstance(config, XClipConfig) and config.vision_width >= WIDE and quicker_s(dtype) is not None
+
+
+def quicker_s(dtype: torch.dtype, timed: Callable[[str, torch.dtype], float] | None = None) -> float | None:
+    """Seconds for a product of `fast.product_macs` in bytes, rounding included; None unless that is quicker.
+
+    Quicker than in `dtype`, whose time `timed` (`product_s`) tells, by as much as bfloat16 must be than float32.
+    """
+    try:
+        product = ByteProduct(Product(torch.ones(WIDTH, WIDTH, dtype=dtype), torch.ones(WIDTH)), ROWS, byte_levels())
+    except ModelError:
+        return None
+    in_bytes_s = min(_took_s(partial(product, torch.ones(ROWS, WIDTH, dtype=dtype))) for _ in range(5))
+    return in_bytes_s if (timed or product_s)("cpu", dtype) > WORTH_IT * in_bytes_s else None
+
+
+@torch.inference_mode()
+def _took_s(work: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import av
 import pytest
+import torch
 
 from benchmarks import footage_made, ingest
 from benchmarks.floor import floor_of, rate_of, units_of
 from benchmarks.footage_made import Kind
 from pipeline import sources
-from schemas.errors import ModelError
 
 ROOT = Path(__file__).parents[2]
 KIND = Kind("h264", 360, 12)
@@ -73,7 +73,7 @@ def test_a_peer_that_is_missing_is_said_to_be():
     taken = {
         "copied": [{"seconds": 6.0, "cpu_s": 9.0, "clips": 2}],
         "ray": [{"seconds": 3.0, "cpu_s": 4.5, "clips": 2, "decode_s": 1.0, "embed_s": 1.0, "start_s": 8.0}],
-        "ray int8": [{"seconds": 2.0, "cpu_s": 4.0, "clips": 2}],
+        "ray float": [{"seconds": 2.0, "cpu_s": 4.0, "clips": 2}],
         "local": [{"seconds": 4.0, "cpu_s": 4.0, "clips": 2}],
         "floor": [{"seconds": 1.5, "cpu_s": 3.0, "clips": 2}],
     }
@@ -81,22 +81,23 @@ def test_a_peer_that_is_missing_is_said_to_be():
     line = dict(zip(range(len(ingest.HEADER)), ingest.cells(said), strict=True))
     assert [line[number] for number in (3, 4, 5, 6, 7)] == ["6.00", "missing", "3.00", "missing", "2.00"]
     assert [line[number] for number in (10, 11, 12)] == ["2.00", "missing", "0.50"]
-    assert [line[number] for number in (13, 14)] == ["3.00", "missing"]
+    assert [line[number] for number in (13, 14, 15)] == ["3.00", "missing", "0.75"]
 
 
 def test_a_way_that_was_left_out_has_no_ratios():
     ray = {"seconds": 3.0, "cpu_s": 4.5, "clips": 2, "decode_s": 1.0, "embed_s": 1.0, "start_s": 8.0}
     said = ingest.summary(ingest.Row("row", ()), {"ray": [ray]}) | {"footage_s": 20.0}
-    assert ingest.cells(said)[13:15] == ["missing", "missing"]
+    assert ingest.cells(said)[13:16] == ["missing", "missing", "missing"]
 
 
-def test_bytes_are_left_out_where_the_cpu_gains_nothing(monkeypatch: pytest.MonkeyPatch, capsys):
-    def refuse() -> None:
-        raise ModelError("no bytes")
-
-    monkeypatch.setattr(ingest, "byte_levels", refuse)
-    assert set(ingest.ours()) == {"ray", "ray exact", "local"}
-    assert "ray int8: left out: no bytes" in capsys.readouterr().err
+@pytest.mark.parametrize(("takes_bytes", "floats"), [(True, ["bfloat16"]), (False, [])])
+def test_floats_are_a_way_of_their_own_where_bytes_are_multiplied(takes_bytes, floats, monkeypatch, capsys):
+    monkeypatch.setattr(ingest, "faster_dtype", lambda device: torch.bfloat16)
+    monkeypatch.setattr(ingest, "pays", lambda config, dtype: takes_bytes)
+    found = ingest.ours()
+    assert [precision for way, (_, _, precision) in found.items() if way == "ray float"] == floats
+    assert {precision for way, (_, _, precision) in found.items() if way != "ray float"} == {"auto"}
+    assert ("ray float: left out" in capsys.readouterr().err) is not takes_bytes
 
 
 def test_the_steady_state_is_what_lies_between_two_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):

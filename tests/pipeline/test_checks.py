@@ -117,6 +117,8 @@ def test_the_bound_on_encoding_is_arithmetic() -> None:
     slow = checks.encoding(Speed("cpu", 53.7, 20.0, packs=True, takes_short=False), 2)
     assert (slow.state, "at most 3 clips/s" in slow.found) == ("slow", True)
     assert checks.encoding(Speed("cpu", 50.0, 107.4, packs=False, takes_short=True), 2).state == "slow"
+    bytewise = checks.encoding(Speed("cpu", 53.7, 20.0, packs=True, takes_short=False, int8=89.5), 2)
+    assert (bytewise.state, "90 in bytes; so at most 5 clips/s" in bytewise.found) == ("ok", True)  # 2 * 89.5 / 35.8
     assert checks.encoding(Speed("cuda", 50.0, 900.0, packs=False, takes_short=True), 1).state == "ok"
     assert checks.encoding(Speed("cuda", 50.0, 40.0, packs=False, takes_short=False), 1).state == "slow"
 

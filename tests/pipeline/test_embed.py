@@ -19,6 +19,7 @@ from schemas.records import DecodedUnit
 from tests.models import WORDED, random_frames
 from tests.pipeline.factories import unit_of, video_row
 from xclip_core import XClip, encode_video_with_context, quantised
+from xclip_core.quantised import ByteVideo
 from xclip_core.released import ARCHITECTURES
 
 FLOAT16_STEP = 2.0**-11  # of numbers just below 1
@@ -84,13 +85,73 @@ def test_a_unit_says_how_it_was_embedded(tiny_weights: Path, units: list[Decoded
     assert made.encoder == "bfloat16 on cpu, 2 threads"
 
 
-def test_bytes_say_how_near_they_came(tiny_weights: Path, units: list[DecodedUnit]) -> None:
+@pytest.fixture
+def multiplies_bytes() -> None:
     try:
         quantised.byte_levels()
     except ModelError as error:
         pytest.skip(str(error))
+
+
+@pytest.fixture
+def takes_bytes(multiplies_bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Has `auto` try them, as with a wide model where they are faster."""
+    monkeypatch.setattr(embed, "pays", lambda config, dtype: True)
+    monkeypatch.setattr(embed, "faster_dtype", lambda device: torch.float32)
+
+
+NEAR = r"median cosine of the first clips (0\.99\d\d|1\.0000)"
+
+
+@pytest.mark.usefixtures("multiplies_bytes")
+def test_bytes_say_how_near_they_came(tiny_weights: Path, units: list[DecodedUnit]) -> None:
     (made,) = Embed(str(tiny_weights), "none", precision="int8", threads=2)(units[:1])
-    assert re.fullmatch(r"int8 on cpu, 2 threads, median cosine of the first clips (0\.99\d\d|1\.0000)", made.encoder)
+    assert re.fullmatch(f"int8 on cpu, 2 threads, {NEAR}", made.encoder)
+
+
+@pytest.mark.usefixtures("takes_bytes")
+def test_bytes_are_taken_unasked_where_they_keep_near(tiny_weights: Path, units: list[DecodedUnit]) -> None:
+    made, asked = (Embed(str(tiny_weights), "none", precision=precision)(units) for precision in ("auto", "int8"))
+    assert re.fullmatch(f"int8 on cpu, 1 threads, {NEAR}", made[0].encoder)
+    for one, other in zip(made, asked, strict=True):
+        np.testing.assert_array_equal(one.embedding_NE, other.embedding_NE)
+
+
+@pytest.mark.usefixtures("takes_bytes")
+def test_where_they_do_not_clips_are_encoded_as_without_them(
+    tiny_weights: Path, units: list[DecodedUnit], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(quantised, "CLOSE_UNASKED", 1.01)
+    made, plain = (Embed(str(tiny_weights), "int8", precision=precision)(units) for precision in ("auto", "float32"))
+    assert re.fullmatch(f"float32 on cpu, 1 threads, int8 too coarse, {NEAR}", made[0].encoder)
+    for one, other in zip(made, plain, strict=True):
+        np.testing.assert_array_equal(one.embedding_NE, other.embedding_NE)
+        assert one.contexts == other.contexts
+
+
+def test_narrow_models_are_not_tried_in_bytes(tiny_weights: Path, units: list[DecodedUnit]) -> None:
+    (made,) = Embed(str(tiny_weights), "none")(units[:1])
+    assert re.fullmatch(r"(float32|bfloat16) on cpu, 1 threads", made.encoder)
+
+
+@pytest.mark.usefixtures("takes_bytes")
+@pytest.mark.parametrize(
+    ("clips", "threads", "seen"), [(8, 1, [0, 2, 4, 6]), (3, 1, [0, 1, 2]), (5, 5, [0, 1, 2, 3, 4])]
+)
+def test_bytes_are_tried_on_clips_from_all_over_the_first(
+    clips, threads, seen, tiny_weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[torch.Tensor] = []
+    settle = ByteVideo.settle
+
+    def watched(self, given, each=map) -> None:
+        tried.append(given)
+        settle(self, given, each)
+
+    monkeypatch.setattr(ByteVideo, "settle", watched)
+    frames = random_frames(WORDED, clips=clips)
+    list(Embed(str(tiny_weights), "none", threads=threads).encode(frames))
+    assert torch.equal(tried[0], frames[seen])
 
 
 def test_bytes_are_for_cpus_that_multiply_them(monkeypatch) -> None:
@@ -114,8 +175,6 @@ def test_a_pass_is_as_many_clips_as_fit_into_memory_that_is_kept(architecture, f
     config = replace(ARCHITECTURES[architecture], frames=frames)
     assert embed.clips_per_pass(config, torch.bfloat16) == clips
     assert embed.clips_per_pass(config, torch.float32) == 1
-    assert embed.clips_per_pass(config, torch.bfloat16, in_bytes=True) == embed.CLIPS_PER_PASS
-    assert embed.clips_per_pass(config, torch.float32, in_bytes=True) == embed.CLIPS_COMPARED
 
 
 @pytest.mark.parametrize(

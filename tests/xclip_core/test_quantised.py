@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import product
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
 from torch.nn import functional as F
 
 from schemas.errors import ModelError, ShapeError
 from tests.models import WORDED, random_frames
-from xclip_core import encode_video_with_context, load, quantised
-from xclip_core.fast import Patches, Product, faster_dtype
+from xclip_core import XClip, encode_video_with_context, load, quantised
+from xclip_core.fast import Patches, Product, fast_video, faster_dtype
 from xclip_core.quantised import FEW_LEVELS, LEVELS, BytePatches, ByteProduct, ByteVideo, byte_levels, byte_video
 
 FRAMES = random_frames(WORDED, clips=7)
-TOO_COARSE = r"int8 is too coarse for this model: of the first 7 clips .* at least 0.995"
+TOO_COARSE = r"int8 is too coarse for this model: of 7 of the first clips .* at least 0.995"
 
 
 def _refusal() -> str | None:
@@ -34,15 +37,15 @@ pytestmark = pytest.mark.skipif(_refusal() is not None, reason=f"{_refusal()}")
 
 
 @pytest.fixture(params=list(product((torch.float32, torch.bfloat16), (LEVELS, FEW_LEVELS))), ids=str)
-def made(request, tiny_weights, monkeypatch) -> Callable[[], ByteVideo]:
-    """Makes encoders of one kind: what lies between products, and how many levels there are."""
+def made(request, tiny_weights, monkeypatch) -> Callable[..., ByteVideo]:
+    """Makes encoders, of the tiny model or another, of one kind: what lies between products, and how many levels are."""
     dtype, levels = request.param
     if levels > byte_levels():
         pytest.skip("sums of so many levels overflow on this CPU")
     if dtype not in (torch.float32, faster_dtype("cpu")):
         pytest.skip("without instructions for bfloat16 seven clips take a minute")
     monkeypatch.setattr(quantised, "byte_levels", lambda: levels)
-    return lambda: byte_video(load(tiny_weights), dtype)
+    return lambda model=None: byte_video(model or load(tiny_weights), dtype)
 
 
 @pytest.fixture
@@ -97,15 +100,79 @@ def test_frames_of_another_shape_are_refused(encoder) -> None:
         encoder(FRAMES[:, 1:])
 
 
+def drowned(weights: Path) -> XClip:
+    """A model with an activation that drowns all others and that no norm puts out."""
+    model = load(weights)
+    for block in model.visual.transformer.resblocks:
+        block.mlp.c_fc.bias.data[0] = 1e5
+        block.mlp.c_proj.weight.data[:, 0] = 1e-9
+    return model
+
+
 def test_a_model_that_bytes_are_too_coarse_for_is_refused(tiny_weights) -> None:
-    model = load(tiny_weights)
-    for block in model.visual.transformer.resblocks:  # one output that drowns all others
-        block.ln_2.bias.data[0] = 1e5
-        block.mlp.c_fc.weight.data[:, 0] = 1e-9
-    encoder = byte_video(model, faster_dtype("cpu"))
+    encoder = byte_video(drowned(tiny_weights), faster_dtype("cpu"))
     for _ in range(2):  # another thread may have waited for the first
         with pytest.raises(ModelError, match=TOO_COARSE):
             encoder(FRAMES)
+    assert not encoder.in_bytes
+
+
+def test_where_nobody_asked_it_is_encoded_as_it_would_have_been(tiny_weights) -> None:
+    dtype = faster_dtype("cpu")
+    encoder = byte_video(drowned(tiny_weights), dtype, is_asked=False)
+    plain = fast_video(drowned(tiny_weights), dtype)
+    got, expected = encoder(FRAMES[:1]), plain(FRAMES[:1])
+    assert not encoder.in_bytes
+    assert encoder.closeness < quantised.CLOSE_UNASKED
+    assert all(torch.equal(one, other) for one, other in zip(got, expected, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("closeness", "asked", "unasked"), [(0.9949, False, False), (0.9951, True, False), (0.9991, True, True)]
+)
+def test_bytes_that_nobody_asked_for_must_come_nearer(closeness, asked, unasked, tiny_weights, monkeypatch) -> None:
+    monkeypatch.setattr(ByteVideo, "_cosine", lambda *_: closeness)
+    for is_asked, in_bytes in ((True, asked), (False, unasked)):
+        encoder = byte_video(load(tiny_weights), torch.float32, is_asked=is_asked)
+        encoder.settle(FRAMES)
+        assert encoder.in_bytes is in_bytes
+
+
+def outlying(weights: Path, times: float) -> XClip:
+    """The model with a place that its norms put out so many times as large; the product after them makes up for it."""
+    model = load(weights)
+    for block in model.visual.transformer.resblocks:
+        for norm, weight in ((block.ln_1, block.attn.in_proj_weight), (block.ln_2, block.mlp.c_fc.weight)):
+            norm.weight.data[3] *= times
+            norm.bias.data[3] *= times
+            weight.data[:, 3] /= times
+    return model
+
+
+@pytest.mark.parametrize("times", [64.0, 1e5])
+def test_a_place_that_norms_put_out_large_costs_others_no_digits(times, made, tiny_weights) -> None:
+    plain, large = made(), made(outlying(tiny_weights, times))
+    found_BE, expected_BE = large(FRAMES)[0], plain(FRAMES)[0]
+    assert large.closeness > 0.999
+    assert F.cosine_similarity(found_BE, expected_BE).min() > 0.999
+
+
+def test_layers_that_are_evened_are_the_same_function() -> None:
+    norm, after = nn.LayerNorm(16), Product(torch.ones(4, 16), torch.ones(4))
+    norm.weight.data[0], after.weight.data[:, 0] = 64.0, 1 / 64
+    even, taken = quantised._evened(norm, after)
+    assert torch.equal(even.weight, torch.ones(16))
+    assert torch.equal(taken.weight, torch.ones(4, 16))
+    x = torch.randn(5, 16, generator=torch.Generator().manual_seed(7))
+    assert torch.allclose(taken(even(x)), after(norm(x)), atol=1e-4)
+
+
+def test_a_norm_that_puts_out_nothing_is_left_as_it_is() -> None:
+    norm, after = nn.LayerNorm(16), Product(torch.zeros(4, 16), torch.zeros(4))
+    nn.init.zeros_(norm.weight)
+    even, taken = quantised._evened(norm, after)
+    assert torch.equal(even.weight, norm.weight)
+    assert torch.equal(taken.weight, after.weight)
 
 
 def test_another_kind_of_model_is_refused() -> None:
@@ -189,3 +256,21 @@ def test_a_torch_without_such_products_is_refused(error, monkeypatch) -> None:
     monkeypatch.setattr(quantised, "_multiply", multiply)
     with pytest.raises(ModelError, match="this torch cannot multiply bytes"):
         byte_levels()
+
+
+WIDE = replace(WORDED, vision_width=quantised.WIDE)
+
+
+@pytest.mark.parametrize(
+    ("config", "float_s", "expected"),
+    [(WIDE, 1e9, True), (WIDE, 0.0, False), (replace(WIDE, vision_width=448), 1e9, False), (object(), 1e9, False)],
+    ids=["wide", "slower", "narrow", "another kind"],
+)
+def test_wide_models_are_worth_trying_where_bytes_are_quicker(config, float_s, expected, monkeypatch) -> None:
+    monkeypatch.setattr(quantised, "product_s", lambda device, dtype: float_s)
+    assert quantised.pays(config, torch.float32) is expected
+
+
+def test_a_cpu_that_multiplies_no_bytes_is_not_tried(monkeypatch) -> None:
+    monkeypatch.setattr(quantised, "_is_exact", lambda most: False)
+    assert not quantised.pays(WIDE, torch.float32)
