@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import av
@@ -24,10 +25,10 @@ from pipeline.settings import IndexSettings, Sampling
 from schemas.errors import ModelError, VideoError
 from schemas.records import HashedFile, Unit
 from xclip_core import Encoder, encode_video, load_encoder
-from xclip_core.fast import fast_video, faster_dtype
+from xclip_core.fast import FastVideo, fast_video, faster_dtype
 from xclip_core.geometry import crop_offset, resized_shape, squeezed
 from xclip_core.preprocess import resize_and_crop
-from xclip_core.quantised import byte_video
+from xclip_core.quantised import byte_levels, encode, rounded
 
 Picture = NDArray[np.uint8]
 Scale = Callable[[av.VideoFrame, int], Picture]
@@ -134,7 +135,8 @@ def coarser(name: str) -> dict[str, Callable[[torch.Tensor], tuple[torch.Tensor,
         "bfloat16": fast_video(load_encoder(name), torch.bfloat16)
     }
     try:
-        found["int8"] = byte_video(load_encoder(name), faster_dtype("cpu"))
+        in_bytes = rounded(FastVideo(load_encoder(name), faster_dtype("cpu")), byte_levels())
+        found["int8"] = partial(encode, in_bytes)
     except ModelError as error:
         print(f"int8 left out: {error}")
     return found

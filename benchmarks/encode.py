@@ -11,7 +11,7 @@ each on all cores; figures are medians over rounds after one that does not count
     products alone    nothing but the matrix products of the model's linear layers, in its shapes, on as many threads as
                       footage uses: how fast this machine multiplies at best
     reference         `encode_video_with_context`, clip by clip: the model as it is to be read
-    footage           `xclip_core.fast` as `footage index` uses it; with int8 products `xclip_core.quantised`
+    footage           `xclip_core.fast` and, with int8 products, `xclip_core.quantised`, as `footage index` uses them
     HF                XCLIPModel.get_video_features of transformers, clip by clip or eight at a time
 
 MFU is a way's GMAC per second, by the model's own arithmetic (`xclip_core.cost`), to those of the products alone in the

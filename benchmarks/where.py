@@ -50,7 +50,7 @@ class EmbedGiven(Embed):
 
     @cached_property
     def encode(self) -> OnCpu:
-        """As `Embed.encode`."""
+        """As `Embed.encode` without bytes, whose products and rest are not told apart here."""
         most = clips_per_pass(self.model.config, self.dtype)
         return OnCpu(fast_video(self.model, self.dtype), self.threads, most)
 

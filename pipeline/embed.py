@@ -35,8 +35,10 @@ from xclip_core.fast import fast_video, faster_dtype
 from xclip_core.quantised import ByteVideo, byte_levels, byte_video, pays
 
 CLIPS_PER_PASS = 16  # at most, in bfloat16 on a CPU
-# By so many, or one for each thread, it is told whether bytes keep near to a model: 1.7 s of a core for one of B/32.
+# By so many, or one for each thread, it is told whether bytes keep near to a model. That they are encoded twice more is
+# made up for by so many.
 CLIPS_COMPARED = 4
+CLIPS_WORTH_TRYING = 24
 # What a layer of a pass gives out at most: beyond 32 MB glibc fetches pages anew for each (`mallopt(3)`), which the
 # system clears first. That took 6 % of the time.
 LAYER_BYTES = 20_000_000
@@ -93,6 +95,7 @@ class Embed:
     image_size: int | None = None
     precision: FramePrecision = "auto"
     threads: int = 1  # of a CPU
+    clips: int | None = None  # of the whole run, if that is known
 
     @cached_property
     def dtype(self) -> torch.dtype:
@@ -101,16 +104,25 @@ class Embed:
 
     @cached_property
     def encode(self) -> Callable[[Tensor], Iterator[Vectors]]:
-        """Frames N x T x S x S x 3 to the vectors of passes, in order; the model is loaded on first use."""
+        """Frames N x T x S x S x 3 to the vectors of passes, in order; the model is loaded on first use.
+
+        Raises as `check_precision`, and ModelError for a model that cannot be had or not in bytes.
+        """
+        check_precision(self.precision, self.device)
         model = load_encoder(self.model_source, frames=self.frames, image_size=self.image_size, device=self.device)
         if self.device.startswith("cuda"):
             return OnCuda(fast_video(model, self.dtype), self.device)
         is_asked = self.precision == "int8"
-        if is_asked or (self.precision == "auto" and pays(model.config, self.dtype)):
+        if is_asked or self._tries_bytes(model.config):
             encoder: Callable[[Tensor], Vectors] = byte_video(model, self.dtype, is_asked=is_asked)
         else:
             encoder = fast_video(model, self.dtype)
         return OnCpu(encoder, self.threads, clips_per_pass(model.config, self.dtype))
+
+    def _tries_bytes(self, config: ModelConfig) -> bool:
+        """Whether clips are encoded in bytes, unasked, as far as is known before the first."""
+        is_worth_it = self.clips is None or self.clips >= CLIPS_WORTH_TRYING
+        return self.precision == "auto" and is_worth_it and pays(config, self.dtype)
 
     def __call__(self, units: list[DecodedUnit]) -> list[EmbeddedUnit]:
         """One embedded unit for each decoded one, in order."""
@@ -165,8 +177,8 @@ class OnCpu:
         said = f"{self.threads} threads"
         if not isinstance(self.encoder, ByteVideo) or self.encoder.closeness is None:
             return said
-        whose = "" if self.encoder.in_bytes else "int8 too coarse, "
-        return f"{said}, {whose}median cosine of the first clips {self.encoder.closeness:.4f}"
+        near = f"median cosine of the first clips {self.encoder.closeness:.4f}"
+        return f"{said}, {near if self.in_bytes else f'int8 too coarse, {near}, least {self.encoder.least:.4f}'}"
 
     def __call__(self, frames_NTHWC: Tensor) -> Iterator[Vectors]:
         """Vectors of passes that are as equal in size as can be."""

@@ -295,8 +295,8 @@ def _stages(job: Job, units: list[Unit], sizes: Pools, chosen: tuple[Choice, ...
 
     settings = job.settings
     # Units of short videos share a call; one of 64 clips is a call alone on a few cores.
-    mean_clips = sum(len(unit.windows) for unit in units) / len(units)
-    together = max(1, round(clips_per_call(settings.device, sizes.threads) / mean_clips))
+    clips = sum(len(unit.windows) for unit in units)
+    together = max(1, round(clips_per_call(settings.device, sizes.threads) * len(units) / clips))
     return [
         _decode_stage(job, sizes, chosen),
         Stage(
@@ -309,6 +309,7 @@ def _stages(job: Job, units: list[Unit], sizes: Pools, chosen: tuple[Choice, ...
                 settings.image_size,
                 settings.precision,
                 sizes.threads,
+                clips,
             ),
             batch_size=together,
             resident=True,

@@ -136,17 +136,13 @@ def speed(device: str) -> Speed:
 
     from xclip_core import fast, quantised
 
-    threads, macs = torch.get_num_threads(), fast.product_macs(device)
-    torch.set_num_threads(1)
-    try:
-        timed = cache(fast.product_s)  # figures and verdict are of the same times
-        plain, short = (macs / timed(device, dtype) / 1e9 for dtype in (torch.float32, torch.bfloat16))
-        dtype = fast.faster_dtype(device, timed)
-        bytes_s = quantised.quicker_s(dtype, timed) if device == "cpu" else None
-    finally:
-        torch.set_num_threads(threads)
-    packs = fast.packs(torch.device(device), torch.bfloat16)
-    return Speed(device, plain, short, packs, dtype == torch.bfloat16, macs / bytes_s / 1e9 if bytes_s else None)
+    timed = cache(fast.product_s)  # figures and verdict are of the same times
+    plain, short = (fast.product_macs(device) / timed(device, dtype) / 1e9 for dtype in (torch.float32, torch.bfloat16))
+    dtype = fast.faster_dtype(device, timed)
+    takes_short = dtype == torch.bfloat16
+    gain = quantised.gain(dtype) if device == "cpu" else 0.0
+    int8 = gain * (short if takes_short else plain) if gain > quantised.WORTH_IT else None
+    return Speed(device, plain, short, fast.packs(torch.device(device), torch.bfloat16), takes_short, int8)
 
 
 def cores() -> Cores:

@@ -17,7 +17,8 @@ from __future__ import annotations
 
 import importlib.util
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import cast
 
 import torch
@@ -241,17 +242,35 @@ def product_macs(device: str) -> int:
 
 
 def product_s(device: str, dtype: torch.dtype) -> float:
-    """Seconds that a product of `product_macs` takes at best, on one thread of a CPU."""
-    return min(_product_s(device, dtype) for _ in range(5))
+    """Seconds that a product of `product_macs` takes at best, on one thread of a CPU, as each pass of an encoder is."""
+    with one_thread():
+        return min(_product_s(device, dtype) for _ in range(5))
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """What torch computes on a CPU meanwhile takes one thread, from where this is called."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _product_s(device: str, dtype: torch.dtype) -> float:
-    """Seconds that it takes once."""
+    """Seconds that it takes once; of a CPU those that the thread had, whatever else runs beside it."""
     rows = product_macs(device) // WIDTH**2
     x, weight = (torch.ones(count, WIDTH, device=device, dtype=dtype) for count in (rows, WIDTH))
-    began = time.perf_counter()
-    F.linear(x, weight).sum().item()  # the number is waited for
-    return time.perf_counter() - began
+    return took_s(lambda: F.linear(x, weight).sum().item(), device)  # the number is waited for
+
+
+def took_s(work: Callable[[], object], device: str = "cpu") -> float:
+    """Seconds of some work, on a CPU those that this thread had."""
+    clock = time.perf_counter if device.startswith("cuda") else time.thread_time
+    began = clock()
+    work()
+    return clock() - began
 
 
 def faster_dtype(device: str, timed: Callable[[str, torch.dtype], float] = product_s) -> torch.dtype:

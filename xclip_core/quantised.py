@@ -20,7 +20,6 @@ from __future__ import annotations
 import copy
 import statistics
 import threading
-import time
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, cast
@@ -36,23 +35,25 @@ from xclip_core.fast import (
     GREY,
     ROWS,
     WIDTH,
-    WORTH_IT,
     FastAttention,
     FastBlock,
     FastMlp,
     FastVideo,
     Patches,
     Product,
-    product_s,
+    one_thread,
+    took_s,
 )
 from xclip_core.model import XClip
 
-# The least cosine of the median clip to what the same frames give unrounded. Where bytes are asked for: as near as
-# frames within the default tolerance must come to the very frames. Where they are not: ten times nearer than the
-# default tolerance of most models was seen to come (benchmarks/closeness.py).
+# The least cosine of the median clip to what the same frames give unrounded: as near as frames within the default
+# tolerance must come to the very frames. Where bytes were not asked for, each clip must come so near and the median
+# clip nearer, so that what frames are taken matters more (benchmarks/closeness.py).
 CLOSE, CLOSE_UNASKED = 0.995, 0.999
-# From which width products take most of the time, and those of bytes gain: at 256 they gain nothing.
-WIDE = 512
+# The gain that bytes are tried for, of a product that is timed so often. It is the least of a layer's four: the widest
+# are twice as fast on the CPU where this one is 1.5 times.
+WORTH_IT, TRIES = 1.15, 11
+WIDE = 512  # products of narrower models are so small that rounding what goes into them takes as long
 # Of what a norm puts out, how many standard deviations count as its size; and by which power of two it is made smaller
 # at most, so that no weight leaves what floats can hold.
 SPREAD, MOST_EVENED = 3, 30
@@ -62,7 +63,7 @@ LEVELS, FEW_LEVELS = 254, 126
 ZERO = 128  # torch turns floats into int8 with vectors and into uint8 one by one: what is int8 is moved by this
 
 
-def _multiply(x: Tensor, scale: float, zero: int, layer: _Rounded, dtype: torch.dtype) -> Tensor:
+def _multiply(x: Tensor, scale: float, zero: int, layer: _ByteWeight, dtype: torch.dtype) -> Tensor:
     """Bytes (rows, inner), which mean scale * (x - zero), by a layer's, to (rows, outer) in another dtype."""
     after = "swish" if layer.silu else "none"
     out: Tensor = torch.ops.onednn.qlinear_pointwise(
@@ -71,7 +72,7 @@ def _multiply(x: Tensor, scale: float, zero: int, layer: _Rounded, dtype: torch.
     return out
 
 
-class _Rounded(nn.Module):
+class _ByteWeight(nn.Module):
     """A weight (outer, inner) in int8, laid out for oneDNN, with its scales and its bias."""
 
     def __init__(self, weight_OI: Tensor, bias_O: Tensor | None, *, silu: bool, rows: int) -> None:
@@ -91,7 +92,7 @@ class ByteProduct(nn.Module):
     def __init__(self, own: Product, rows: int, levels: int) -> None:
         super().__init__()
         self.dtype, self.levels = own.weight.dtype, levels
-        self.layer = _Rounded(own.weight, own.bias, silu=own.silu, rows=rows)
+        self.layer = _ByteWeight(own.weight, own.bias, silu=own.silu, rows=rows)
 
     def forward(self, x: Tensor) -> Tensor:
         """(*any, inner) of one clip to (*any, outer)."""
@@ -112,7 +113,7 @@ class BytePatches(nn.Module):
     def __init__(self, own: Patches, rows: int) -> None:
         super().__init__()
         self.dtype = own.weight.dtype
-        self.layer = _Rounded(own.weight, None, silu=False, rows=rows)
+        self.layer = _ByteWeight(own.weight, None, silu=False, rows=rows)
 
     def forward(self, pixels: Tensor) -> Tensor:
         """As of `fast.Patches`."""
@@ -162,8 +163,8 @@ def _evened(norm: nn.LayerNorm, product: Product) -> tuple[nn.LayerNorm, Product
     """
     tiny = torch.finfo(torch.float32).tiny
     size_I = (norm.bias.abs() + SPREAD * norm.weight.abs()).float()
-    times_I = size_I / product.weight.abs().amax(dim=0).float().clamp_min(tiny)
-    outlying_I = (times_I / times_I.median().clamp_min(tiny)).log2()
+    times_I = (size_I / product.weight.abs().amax(dim=0).float().clamp_min(tiny)).clamp(tiny, 1 / tiny)
+    outlying_I = (times_I / times_I.median()).log2()
     part_I = torch.exp2((outlying_I / 2).trunc().clamp(0, MOST_EVENED)).to(norm.weight.dtype)
     evened = copy.deepcopy(norm)
     evened.weight, evened.bias = nn.Parameter(norm.weight / part_I), nn.Parameter(norm.bias / part_I)
@@ -173,15 +174,17 @@ def _evened(norm: nn.LayerNorm, product: Product) -> tuple[nn.LayerNorm, Product
 class ByteVideo:
     """`FastVideo` in bytes, if the first clips show that they keep near enough to it.
 
-    `closeness` is the median clip's cosine between the two, None before it is known; `in_bytes` tells what came of it.
+    `closeness` is the median clip's cosine between the two, None before it is known, and `least` the least; `in_bytes`
+    tells what came of them.
     """
 
     def __init__(self, video: FastVideo, levels: int, *, is_asked: bool) -> None:
         self.levels, self.is_asked = levels, is_asked
         self.closeness: float | None = None
+        self.least = 1.0
         self.in_bytes = True
         self._bytes: FastVideo | None = rounded(video, levels)
-        self.video = video.packed()
+        self.video = video.packed()  # which lets go of the weights as they were: not before they are rounded
         self._refusal: str | None = None
         self._settling = threading.Lock()
 
@@ -190,7 +193,7 @@ class ByteVideo:
         self.settle(frames_BTHWC)
         if self._refusal is not None:
             raise ModelError(self._refusal)
-        return self._encode(self.video, frames_BTHWC)
+        return encode(self.video, frames_BTHWC)
 
     def settle(self, frames_BTHWC: Tensor, each: Callable[..., Iterable[float]] = map) -> None:
         """Decides by some clips, once, which are encoded both ways, one by one; `each` may do several at a time."""
@@ -198,8 +201,10 @@ class ByteVideo:
             if self._bytes is None:
                 return
             ways = (self.video, self._bytes)
-            self.closeness = statistics.median(each(partial(self._cosine, ways), torch.split(frames_BTHWC, 1)))
-            self.in_bytes = self.closeness >= (CLOSE if self.is_asked else CLOSE_UNASKED)
+            cosines = list(each(partial(_cosine, ways), torch.split(frames_BTHWC, 1)))
+            self.closeness, self.least = statistics.median(cosines), min(cosines)
+            median_enough, least_enough = (CLOSE, -1.0) if self.is_asked else (CLOSE_UNASKED, CLOSE)
+            self.in_bytes = self.closeness >= median_enough and self.least >= least_enough
             self.video = ways[self.in_bytes]
             self._refusal = self._refused(len(frames_BTHWC)) if self.is_asked and not self.in_bytes else None
             self._bytes = None
@@ -210,16 +215,21 @@ class ByteVideo:
             f"{self.closeness:.4f} to its own, expected at least {CLOSE}; use --precision auto"
         )
 
-    def _cosine(self, ways: tuple[FastVideo, FastVideo], frames_1THWC: Tensor) -> float:
-        """Between the vectors of one clip by two ways."""
-        one, other = (self._encode(way, frames_1THWC)[0] for way in ways)
-        return F.cosine_similarity(one, other).item()
 
-    def _encode(self, video: FastVideo, frames_BTHWC: Tensor) -> tuple[Tensor, Tensor]:
-        """Clips together, or one by one in float32, whose sums round by how many there are."""
-        most = 1 if video.visual.proj.dtype == torch.float32 else len(frames_BTHWC)
-        video_BE, context_BNE = zip(*map(video, torch.split(frames_BTHWC, most)), strict=True)
-        return torch.cat(video_BE), torch.cat(context_BNE)
+def _cosine(ways: tuple[FastVideo, FastVideo], frames_1THWC: Tensor) -> float:
+    """Between the vectors of one clip, plain and in bytes; 0 for plain ones of no numbers, which cannot be rounded."""
+    plain, in_bytes = ways
+    expected_1E, _ = encode(plain, frames_1THWC)
+    if not expected_1E.isfinite().all():
+        return 0.0
+    return F.cosine_similarity(encode(in_bytes, frames_1THWC)[0], expected_1E).item()
+
+
+def encode(video: FastVideo, frames_BTHWC: Tensor) -> tuple[Tensor, Tensor]:
+    """As `video`, clips together, or one by one in float32, whose sums round by how many there are."""
+    most = 1 if video.visual.proj.dtype == torch.float32 else len(frames_BTHWC)
+    video_BE, context_BNE = zip(*map(video, torch.split(frames_BTHWC, most)), strict=True)
+    return torch.cat(video_BE), torch.cat(context_BNE)
 
 
 def byte_video(model: Encoder, dtype: torch.dtype, *, is_asked: bool = True) -> ByteVideo:
@@ -256,31 +266,32 @@ def _is_exact(most: int) -> bool:
     weight_OI = torch.full((16, 64), 127.0)
     weight_OI[1::2] = -127.0
     weight_OI[2::4, ::2] = -127.0
-    layer = _Rounded(weight_OI, None, silu=False, rows=8)
+    layer = _ByteWeight(weight_OI, None, silu=False, rows=8)
     x = torch.full((8, 64), most, dtype=torch.uint8)
     return torch.equal(_multiply(x, 1.0, 0, layer, torch.float32), x.float() @ weight_OI.T)
 
 
 def pays(config: ModelConfig, dtype: torch.dtype) -> bool:
     """Whether a model is worth trying in bytes on this CPU, where it would else be encoded in `dtype`."""
-    return isinstance(config, XClipConfig) and config.vision_width >= WIDE and quicker_s(dtype) is not None
-
-
-def quicker_s(dtype: torch.dtype, timed: Callable[[str, torch.dtype], float] | None = None) -> float | None:
-    """Seconds for a product of `fast.product_macs` in bytes, rounding included; None unless that is quicker.
-
-    Quicker than in `dtype`, whose time `timed` (`product_s`) tells, by as much as bfloat16 must be than float32.
-    """
-    try:
-        product = ByteProduct(Product(torch.ones(WIDTH, WIDTH, dtype=dtype), torch.ones(WIDTH)), ROWS, byte_levels())
-    except ModelError:
-        return None
-    in_bytes_s = min(_took_s(partial(product, torch.ones(ROWS, WIDTH, dtype=dtype))) for _ in range(5))
-    return in_bytes_s if (timed or product_s)("cpu", dtype) > WORTH_IT * in_bytes_s else None
+    return isinstance(config, XClipConfig) and config.vision_width >= WIDE and gain(dtype) > WORTH_IT
 
 
 @torch.inference_mode()
-def _took_s(work: Callable[[], object]) -> float:
-    began = time.perf_counter()
-    work()
-    return time.perf_counter() - began
+def gain(dtype: torch.dtype) -> float:
+    """How many times as fast as in `dtype` one thread does a product of a layer's size in bytes; 0 where it cannot.
+
+    Rounding what goes in is part of it. Takes 70 ms with AVX2.
+    """
+    try:
+        own = Product(torch.ones(WIDTH, WIDTH, dtype=dtype), torch.ones(WIDTH, dtype=dtype))
+        in_bytes = ByteProduct(own, ROWS, byte_levels())
+    except ModelError:
+        return 0.0
+    x = torch.ones(ROWS, WIDTH, dtype=dtype)
+    # In turn: with decoders on the same cores times grow by a half now and then, but for both.
+    with one_thread():
+        return statistics.median(_ratio(partial(own, x), partial(in_bytes, x)) for _ in range(TRIES))
+
+
+def _ratio(one: Callable[[], object], other: Callable[[], object]) -> float:
+    return took_s(one) / max(took_s(other), 1e-9)

@@ -22,7 +22,7 @@ from pipeline.checks import Check
 from pipeline.codecs import CodecState
 from pipeline.probes import Cores, Disk, Gpu, Speed
 from tests.media import make_video
-from xclip_core import fast
+from xclip_core import fast, quantised
 
 GB = 10**9
 
@@ -133,6 +133,14 @@ def test_figures_and_verdict_are_of_the_same_times(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(fast, "product_s", busier_each_time)
     found = probes.speed("cpu")
     assert (asked, found.float32 / found.bfloat16, found.takes_short) == (["cpu", "cpu"], pytest.approx(2), False)
+
+
+@pytest.mark.parametrize(("gain", "int8"), [(1.2, 1.2), (1.1, None), (0.0, None)])
+def test_bytes_are_told_by_what_they_gain(gain, int8, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(quantised, "gain", lambda dtype: gain)
+    found = probes.speed("cpu")
+    taken = found.bfloat16 if found.takes_short else found.float32
+    assert found.int8 == (None if int8 is None else int8 * taken)
 
 
 @pytest.mark.parametrize(

@@ -123,15 +123,25 @@ def test_where_they_do_not_clips_are_encoded_as_without_them(
 ) -> None:
     monkeypatch.setattr(quantised, "CLOSE_UNASKED", 1.01)
     made, plain = (Embed(str(tiny_weights), "int8", precision=precision)(units) for precision in ("auto", "float32"))
-    assert re.fullmatch(f"float32 on cpu, 1 threads, int8 too coarse, {NEAR}", made[0].encoder)
+    assert re.fullmatch(f"float32 on cpu, 1 threads, int8 too coarse, {NEAR}, least 0\\.99\\d\\d", made[0].encoder)
     for one, other in zip(made, plain, strict=True):
         np.testing.assert_array_equal(one.embedding_NE, other.embedding_NE)
         assert one.contexts == other.contexts
 
 
-def test_narrow_models_are_not_tried_in_bytes(tiny_weights: Path, units: list[DecodedUnit]) -> None:
+def test_narrow_models_are_not_tried_in_bytes(
+    tiny_weights: Path, units: list[DecodedUnit], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(quantised, "gain", lambda dtype: 9.0)
     (made,) = Embed(str(tiny_weights), "none")(units[:1])
     assert re.fullmatch(r"(float32|bfloat16) on cpu, 1 threads", made.encoder)
+
+
+@pytest.mark.usefixtures("takes_bytes")
+@pytest.mark.parametrize(("clips", "encoder"), [(23, "float32"), (24, "int8"), (None, "int8")])
+def test_a_run_of_few_clips_does_not_try_them(clips, encoder, tiny_weights: Path, units: list[DecodedUnit]) -> None:
+    (made,) = Embed(str(tiny_weights), "none", clips=clips)(units[:1])
+    assert made.encoder.startswith(f"{encoder} on cpu")
 
 
 @pytest.mark.usefixtures("takes_bytes")
@@ -163,6 +173,8 @@ def test_bytes_are_for_cpus_that_multiply_them(monkeypatch) -> None:
     embed.check_precision("bfloat16", "cpu")
     with pytest.raises(InputError, match="--precision int8 is for CPUs, and a GPU embeds here; expected auto"):
         embed.check_precision("int8", "cuda", is_here=False)
+    with pytest.raises(InputError, match="--precision int8 is for CPUs, and a GPU embeds here; expected auto"):
+        _ = Embed("none", "none", "cuda", precision="int8").encode
     embed.check_precision("int8", "cpu", is_here=False)
     with pytest.raises(ModelError, match="not here"):
         embed.check_precision("int8", "cpu")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -38,7 +39,7 @@ pytestmark = pytest.mark.skipif(_refusal() is not None, reason=f"{_refusal()}")
 
 @pytest.fixture(params=list(product((torch.float32, torch.bfloat16), (LEVELS, FEW_LEVELS))), ids=str)
 def made(request, tiny_weights, monkeypatch) -> Callable[..., ByteVideo]:
-    """Makes encoders, of the tiny model or another, of one kind: what lies between products, and how many levels are."""
+    """Makes encoders of one kind, of the tiny model or another: what lies between products, and how many levels."""
     dtype, levels = request.param
     if levels > byte_levels():
         pytest.skip("sums of so many levels overflow on this CPU")
@@ -128,14 +129,29 @@ def test_where_nobody_asked_it_is_encoded_as_it_would_have_been(tiny_weights) ->
 
 
 @pytest.mark.parametrize(
-    ("closeness", "asked", "unasked"), [(0.9949, False, False), (0.9951, True, False), (0.9991, True, True)]
+    ("cosines", "asked", "unasked"),
+    [
+        ((0.9949, 0.9949, 0.9949), False, False),
+        ((0.9951, 0.9951, 0.9951), True, False),
+        ((0.9949, 0.9991, 0.9999), True, False),
+        ((0.9951, 0.9991, 0.9999), True, True),
+    ],
 )
-def test_bytes_that_nobody_asked_for_must_come_nearer(closeness, asked, unasked, tiny_weights, monkeypatch) -> None:
-    monkeypatch.setattr(ByteVideo, "_cosine", lambda *_: closeness)
+def test_bytes_that_nobody_asked_for_must_come_nearer(cosines, asked, unasked, tiny_weights, monkeypatch) -> None:
     for is_asked, in_bytes in ((True, asked), (False, unasked)):
+        found = iter(cosines)
+        monkeypatch.setattr(quantised, "_cosine", lambda ways, clip, found=found: next(found))
         encoder = byte_video(load(tiny_weights), torch.float32, is_asked=is_asked)
-        encoder.settle(FRAMES)
+        encoder.settle(FRAMES[:3])
         assert encoder.in_bytes is in_bytes
+
+
+def test_a_model_of_numbers_that_are_none_is_encoded_as_it_would_have_been(tiny_weights) -> None:
+    model = load(tiny_weights)
+    model.visual.transformer.resblocks[0].mlp.c_fc.bias.data[0] = float("inf")
+    encoder = byte_video(model, torch.float32, is_asked=False)
+    encoder(FRAMES[:1])
+    assert (encoder.in_bytes, encoder.closeness) == (False, 0.0)
 
 
 def outlying(weights: Path, times: float) -> XClip:
@@ -150,8 +166,13 @@ def outlying(weights: Path, times: float) -> XClip:
 
 
 @pytest.mark.parametrize("times", [64.0, 1e5])
-def test_a_place_that_norms_put_out_large_costs_others_no_digits(times, made, tiny_weights) -> None:
+def test_a_place_that_norms_put_out_large_costs_others_no_digits(times, made, tiny_weights, monkeypatch) -> None:
     plain, large = made(), made(outlying(tiny_weights, times))
+    monkeypatch.setattr(quantised, "_evened", lambda *layers: layers)
+    uneven = made(outlying(tiny_weights, times))
+    with suppress(ModelError):
+        uneven(FRAMES)
+    assert uneven.closeness < 0.995, "or this would show nothing"
     found_BE, expected_BE = large(FRAMES)[0], plain(FRAMES)[0]
     assert large.closeness > 0.999
     assert F.cosine_similarity(found_BE, expected_BE).min() > 0.999
@@ -169,10 +190,11 @@ def test_layers_that_are_evened_are_the_same_function() -> None:
 
 def test_a_norm_that_puts_out_nothing_is_left_as_it_is() -> None:
     norm, after = nn.LayerNorm(16), Product(torch.zeros(4, 16), torch.zeros(4))
-    nn.init.zeros_(norm.weight)
-    even, taken = quantised._evened(norm, after)
-    assert torch.equal(even.weight, norm.weight)
-    assert torch.equal(taken.weight, after.weight)
+    for weight in (0.0, 100.0):  # or after which nothing is left
+        nn.init.constant_(norm.weight, weight)
+        even, taken = quantised._evened(norm, after)
+        assert torch.equal(even.weight, norm.weight)
+        assert torch.equal(taken.weight, after.weight)
 
 
 def test_another_kind_of_model_is_refused() -> None:
@@ -262,15 +284,25 @@ WIDE = replace(WORDED, vision_width=quantised.WIDE)
 
 
 @pytest.mark.parametrize(
-    ("config", "float_s", "expected"),
-    [(WIDE, 1e9, True), (WIDE, 0.0, False), (replace(WIDE, vision_width=448), 1e9, False), (object(), 1e9, False)],
-    ids=["wide", "slower", "narrow", "another kind"],
+    ("config", "gain", "expected"),
+    [(WIDE, 1.2, True), (WIDE, 1.1, False), (replace(WIDE, vision_width=448), 9.0, False), (object(), 9.0, False)],
+    ids=["wide", "no faster", "narrow", "another kind"],
 )
-def test_wide_models_are_worth_trying_where_bytes_are_quicker(config, float_s, expected, monkeypatch) -> None:
-    monkeypatch.setattr(quantised, "product_s", lambda device, dtype: float_s)
+def test_wide_models_are_worth_trying_where_bytes_are_faster(config, gain, expected, monkeypatch) -> None:
+    monkeypatch.setattr(quantised, "gain", lambda dtype: gain)
     assert quantised.pays(config, torch.float32) is expected
+
+
+def test_a_gain_is_the_median_of_pairs(monkeypatch) -> None:
+    times = iter(
+        [3.0, 1.0] * 3 + [1.0, 2.0] + [8.0, 2.0] + [9.0, 0.0]
+    )  # one pair in between, and two that were held up
+    monkeypatch.setattr(quantised, "TRIES", 6)
+    monkeypatch.setattr(quantised, "took_s", lambda work: (work(), next(times))[1])
+    assert quantised.gain(torch.float32) == 3.0
 
 
 def test_a_cpu_that_multiplies_no_bytes_is_not_tried(monkeypatch) -> None:
     monkeypatch.setattr(quantised, "_is_exact", lambda most: False)
+    assert quantised.gain(torch.float32) == 0
     assert not quantised.pays(WIDE, torch.float32)
