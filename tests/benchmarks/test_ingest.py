@@ -100,6 +100,14 @@ def test_floats_are_a_way_of_their_own_where_bytes_are_multiplied(takes_bytes, f
     assert ("ray float: left out" in capsys.readouterr().err) is not takes_bytes
 
 
+def test_a_row_whose_bytes_were_not_taken_is_told(capsys):
+    row = ingest.Row("row", ())
+    ingest._tell_floats(row, [{"encoders": ["int8 on cpu, 2 threads"]}])
+    assert not capsys.readouterr().err
+    ingest._tell_floats(row, [{"encoders": ["int8 on cpu, 2 threads"]}, {"encoders": ["float32 on cpu, 2 threads"]}])
+    assert capsys.readouterr().err == "row: ray: no bytes were multiplied: float32 on cpu, 2 threads\n"
+
+
 def test_the_steady_state_is_what_lies_between_two_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     def run(_options: ingest.Options, videos: Path, _archive: Path):
         count = int(videos.name)
