@@ -3,7 +3,8 @@
 The stage travels as its settings and loads the model where it runs. Clips of several units share calls, and a clip's
 vector does not depend on its neighbours. On a CPU each pass is one thread's, several at a time, which share the
 weights: products of a few clips gain nothing from being split further. In float32 clips go through one by one, since
-sums of more would round by their number; that costs 5 %, and bfloat16 needs no such care.
+sums of more would round by their number; that costs 5 %, and bfloat16 needs no such care. Products are of bytes where
+that is faster and some of the first clips show that they keep near to the model (`xclip_core.quantised`).
 On CUDA: `pipeline.cuda_passes`.
 """
 
@@ -35,10 +36,9 @@ from xclip_core.fast import fast_video, faster_dtype
 from xclip_core.quantised import ByteVideo, byte_levels, byte_video, pays
 
 CLIPS_PER_PASS = 16  # at most, in bfloat16 on a CPU
-# By so many, or one for each thread, it is told whether bytes keep near to a model. That they are encoded twice more is
-# made up for by so many.
-CLIPS_COMPARED = 4
-CLIPS_WORTH_TRYING = 24
+# By so many, or one for each thread, it is told whether bytes keep near to a model. They are encoded twice more, which
+# a run of fewer than CLIPS_WORTH_TRYING does not make up for.
+CLIPS_COMPARED, CLIPS_WORTH_TRYING = 4, 24
 # What a layer of a pass gives out at most: beyond 32 MB glibc fetches pages anew for each (`mallopt(3)`), which the
 # system clears first. That took 6 % of the time.
 LAYER_BYTES = 20_000_000
