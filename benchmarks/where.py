@@ -142,7 +142,9 @@ def cpu_per_video_s(runs: Sequence[dict[str, Any]]) -> float:
     """
     cores = max(run["cores"] for run in runs)
     many = sorted(
-        (run["videos"], run["cpu_s"]) for run in runs if run["cores"] == cores and not run["name"].startswith("1 video")
+        (run["videos"], run["cpu_s"])
+        for run in runs
+        if run["cores"] == cores and not run["name"].startswith("1 video of ")
     )
     if len(many) < 2 or many[0][0] == many[-1][0]:
         raise ValueError(f"{len(many)} runs over several videos; expected two sizes: run scaling with --times 1 8")
