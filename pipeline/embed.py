@@ -178,7 +178,7 @@ class OnCpu:
         if not isinstance(self.encoder, ByteVideo) or self.encoder.closeness is None:
             return said
         near = f"median cosine of the first clips {self.encoder.closeness:.4f}"
-        return f"{said}, {near if self.in_bytes else f'int8 too coarse, {near}, least {self.encoder.least:.4f}'}"
+        return f"{said}, {near if self.in_bytes else f'int8 too coarse, {near}, least {min(self.encoder.cosines):.4f}'}"
 
     def __call__(self, frames_NTHWC: Tensor) -> Iterator[Vectors]:
         """Vectors of passes that are as equal in size as can be."""

@@ -16,9 +16,11 @@ if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # read when Triton is imported: without a GPU its kernels run as Python
 
 from pipeline import logs
+from schemas.errors import ModelError
 from tests import stores
 from tests.models import WORDED, random_state, save_safetensors
 from xclip_core import XClip, load
+from xclip_core.quantised import byte_levels
 
 # Models here are tiny: a second thread gains nothing, and waits for its core where the machine is busy.
 torch.set_num_threads(1)
@@ -43,6 +45,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         group = "ray" if item.get_closest_marker("ray") else item.path.relative_to(item.config.rootpath).as_posix()
         item.add_marker(pytest.mark.xdist_group(group))
     items.sort(key=lambda item: item.get_closest_marker("ray") is None)
+
+
+@pytest.fixture
+def multiplies_bytes() -> None:
+    """Skips a test where this CPU or this torch multiplies no bytes."""
+    try:
+        byte_levels()
+    except ModelError as error:
+        pytest.skip(str(error))
 
 
 LEVELS = {name: logging.getLogger(name).level for name in (None, logs.ROOT)}

@@ -174,25 +174,30 @@ def _evened(norm: nn.LayerNorm, product: Product) -> tuple[nn.LayerNorm, Product
 class ByteVideo:
     """`FastVideo` in bytes, if the first clips show that they keep near enough to it.
 
-    `closeness` is the median clip's cosine between the two, None before it is known, and `least` the least; `in_bytes`
-    tells what came of them.
+    `cosines` are those between the two, of the clips that it was decided by; `in_bytes` tells what came of them.
     """
 
     def __init__(self, video: FastVideo, levels: int, *, is_asked: bool) -> None:
         self.levels, self.is_asked = levels, is_asked
-        self.closeness: float | None = None
-        self.least = 1.0
+        self.cosines: list[float] = []
         self.in_bytes = True
         self._bytes: FastVideo | None = rounded(video, levels)
         self.video = video.packed()  # which lets go of the weights as they were: not before they are rounded
-        self._refusal: str | None = None
         self._settling = threading.Lock()
+
+    @property
+    def closeness(self) -> float | None:
+        """The median clip's cosine; None before any is known."""
+        return statistics.median(self.cosines) if self.cosines else None
 
     def __call__(self, frames_BTHWC: Tensor) -> tuple[Tensor, Tensor]:
         """As of `FastVideo`. Raises ModelError, each time, where bytes were asked for and came too far off."""
         self.settle(frames_BTHWC)
-        if self._refusal is not None:
-            raise ModelError(self._refusal)
+        if self.is_asked and not self.in_bytes:
+            raise ModelError(
+                f"int8 is too coarse for this model: of {len(self.cosines)} of the first clips the median vector is "
+                f"at a cosine of {self.closeness:.4f} to its own, expected at least {CLOSE}; use --precision auto"
+            )
         return encode(self.video, frames_BTHWC)
 
     def settle(self, frames_BTHWC: Tensor, each: Callable[..., Iterable[float]] = map) -> None:
@@ -201,19 +206,10 @@ class ByteVideo:
             if self._bytes is None:
                 return
             ways = (self.video, self._bytes)
-            cosines = list(each(partial(_cosine, ways), torch.split(frames_BTHWC, 1)))
-            self.closeness, self.least = statistics.median(cosines), min(cosines)
+            self.cosines = list(each(partial(_cosine, ways), torch.split(frames_BTHWC, 1)))
             median_enough, least_enough = (CLOSE, -1.0) if self.is_asked else (CLOSE_UNASKED, CLOSE)
-            self.in_bytes = self.closeness >= median_enough and self.least >= least_enough
-            self.video = ways[self.in_bytes]
-            self._refusal = self._refused(len(frames_BTHWC)) if self.is_asked and not self.in_bytes else None
-            self._bytes = None
-
-    def _refused(self, clips: int) -> str:
-        return (
-            f"int8 is too coarse for this model: of {clips} of the first clips the median vector is at a cosine of "
-            f"{self.closeness:.4f} to its own, expected at least {CLOSE}; use --precision auto"
-        )
+            self.in_bytes = statistics.median(self.cosines) >= median_enough and min(self.cosines) >= least_enough
+            self.video, self._bytes = ways[self.in_bytes], None
 
 
 def _cosine(ways: tuple[FastVideo, FastVideo], frames_1THWC: Tensor) -> float:

@@ -17,9 +17,8 @@ from pipeline import indexing, run_report
 from pipeline.archive import Archive
 from pipeline.flows import IndexReport, index
 from pipeline.progress import Progress
-from schemas.errors import ArchiveError, ModelError, WeightsError
+from schemas.errors import ArchiveError, WeightsError
 from tests.footage import BROKEN, CLIPS, VIDEOS, film
-from xclip_core.quantised import byte_levels
 
 CLIP_COLUMNS = ["clip_id", "unit_id", "video_id", "revision", "start_s", "end_s", "frame_times_s", "intact_samples"]
 # What may differ between two runs over the same files.
@@ -210,13 +209,10 @@ def test_another_window_is_another_space(own_pile: Path, settings_for, tmp_path:
     assert len(clips(folder, first.space, ["clip_id"])) == CLIPS
 
 
+@pytest.mark.usefixtures("multiplies_bytes")
 def test_bytes_are_multiplied_where_that_is_asked_for(
     own_pile: Path, settings_for, indexed: tuple[Path, IndexReport], tmp_path: Path
 ) -> None:
-    try:
-        byte_levels()
-    except ModelError as error:
-        pytest.skip(str(error))
     report = index(own_pile, tmp_path / "archive", settings_for(precision="int8"))
     assert all(said.startswith("int8 on cpu, ") for said in report.encoders)
     folder, exact = indexed

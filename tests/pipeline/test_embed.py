@@ -86,14 +86,6 @@ def test_a_unit_says_how_it_was_embedded(tiny_weights: Path, units: list[Decoded
 
 
 @pytest.fixture
-def multiplies_bytes() -> None:
-    try:
-        quantised.byte_levels()
-    except ModelError as error:
-        pytest.skip(str(error))
-
-
-@pytest.fixture
 def takes_bytes(multiplies_bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     """Has `auto` try them, as with a wide model where they are faster."""
     monkeypatch.setattr(embed, "pays", lambda config, dtype: True)

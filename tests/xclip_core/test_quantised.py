@@ -294,9 +294,8 @@ def test_wide_models_are_worth_trying_where_bytes_are_faster(config, gain, expec
 
 
 def test_a_gain_is_the_median_of_pairs(monkeypatch) -> None:
-    times = iter(
-        [3.0, 1.0] * 3 + [1.0, 2.0] + [8.0, 2.0] + [9.0, 0.0]
-    )  # one pair in between, and two that were held up
+    # The fourth pair is slower in bytes, and the last two were held up.
+    times = iter([3.0, 1.0] * 3 + [1.0, 2.0] + [8.0, 2.0] + [9.0, 0.0])
     monkeypatch.setattr(quantised, "TRIES", 6)
     monkeypatch.setattr(quantised, "took_s", lambda work: (work(), next(times))[1])
     assert quantised.gain(torch.float32) == 3.0
